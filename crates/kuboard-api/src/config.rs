@@ -1,0 +1,374 @@
+//! The tables and keys of kuboard.toml, each with its default. The documentation of a key here is
+//! its text in the reference page.
+
+use std::path::PathBuf;
+
+use crate::duration::{Days, Gigabytes, Minutes, Seconds};
+use crate::parse::Origin;
+use crate::text::{CatalogUrl, EndpointUrl, HttpUrl, ListenAddress};
+
+section! {
+    /// The whole file. Every key is optional; an empty file is the default configuration.
+    pub struct Config {
+        /// Folder of everything that Kuboard keeps on this machine: blobs, the embedded
+        /// catalogue, its own certificates and keys.
+        "dataDir" => data_dir: PathBuf = PathBuf::from("kuboard-data"),
+        /// Addresses, TLS and limits of the listener.
+        "server" => server: Server = Server::default(),
+        /// The role `registry-proxy` where it runs by itself.
+        "proxy" => proxy: Proxy = Proxy::default(),
+        /// The pull-through cache.
+        "cache" => cache: Cache = Cache::default(),
+        /// Where blobs are kept.
+        "storage" => storage: Storage = Storage::default(),
+        /// Where metadata is kept.
+        "catalog" => catalog: Catalog = Catalog::default(),
+        /// Who may pull and push.
+        "access" => access: Access = Access::default(),
+        /// Garbage collection of hosted repositories.
+        "gc" => gc: Gc = Gc::default(),
+        /// Logging.
+        "log" => log: Log = Log::default(),
+        /// What holds for every upstream that does not say otherwise.
+        "defaults" => defaults: Defaults = Defaults::default(),
+        /// Rules for upstream registries, one table each.
+        "upstream" => upstream: Vec<Upstream> = Vec::new(),
+    }
+    hidden origin: Origin
+}
+
+section! {
+    /// The one listener that serves the registry, `/metrics`, `/healthz` and `/readyz`.
+    pub struct Server {
+        /// Address to listen on. On a loopback address anonymous pushes are taken unless `[access]`
+        /// says otherwise; any other address needs users or an explicit `access.anonymous`.
+        "listen" => listen: ListenAddress = ListenAddress(([127, 0, 0, 1], 5000).into()),
+        /// A second address without TLS, for ACME's `http-01` challenge. Only with TLS.
+        "plainListen" => plain_listen: Option<ListenAddress> = None,
+        /// How clients reach this registry, when that is not what their `Host` header says, for
+        /// example behind a proxy that ends TLS. Token challenges name it.
+        "externalUrl" => external_url: Option<HttpUrl> = None,
+        /// How long a stop waits for requests under way.
+        "drainSeconds" => drain: Seconds = Seconds::of(30),
+        /// TLS of the listener.
+        "tls" => tls: Tls = Tls::default(),
+        /// Bounds on what clients may take.
+        "limits" => limits: Limits = Limits::default(),
+    }
+}
+
+section! {
+    /// Certificates are read again when they change; no restart is needed.
+    pub struct Tls {
+        /// `off` serves plain HTTP, `files` reads `cert` and `key`, `selfMade` makes an own
+        /// certificate authority in `dataDir`, `acme` asks an ACME server such as Let's Encrypt.
+        "mode" => mode: TlsMode = TlsMode::Off,
+        /// PEM file with the certificate chain (`files`).
+        "cert" => cert: Option<PathBuf> = None,
+        /// PEM file with the private key (`files`).
+        "key" => key: Option<PathBuf> = None,
+        /// Host names and addresses of the certificate (`selfMade`); none means `localhost` and
+        /// the listen address.
+        "names" => names: Vec<String> = Vec::new(),
+        /// The ACME account and order (`acme`).
+        "acme" => acme: Acme = Acme::default(),
+    }
+}
+
+section! {
+    /// Certificates from an ACME server, renewed on their own.
+    pub struct Acme {
+        /// Directory URL of the ACME server.
+        "directory" => directory: Option<HttpUrl> = "https://acme-v02.api.letsencrypt.org/directory".parse().ok(),
+        /// Contact addresses of the account, for example `mailto:ops@example.com`.
+        "contacts" => contacts: Vec<String> = Vec::new(),
+        /// Names to ask a certificate for; at least one.
+        "domains" => domains: Vec<String> = Vec::new(),
+        /// How to prove that the names are ours: `tls-alpn-01` on `server.listen` (which the
+        /// ACME server reaches as port 443) or `http-01` on `server.plainListen` (port 80).
+        "challenge" => challenge: AcmeChallenge = AcmeChallenge::TlsAlpn01,
+        /// PEM file with the authority of the ACME server itself, when it is a private one.
+        "caFile" => ca_file: Option<PathBuf> = None,
+    }
+}
+
+section! {
+    /// Bounds that keep slow or greedy clients from starving the others.
+    pub struct Limits {
+        /// Connections at a time; further ones wait.
+        "maxConnections" => max_connections: usize = 8192,
+        /// Time for a client to send its request headers.
+        "headerTimeoutSeconds" => header_timeout: Seconds = Seconds::of(30),
+        /// Time a transfer may make no progress, either way.
+        "idleTimeoutSeconds" => idle_timeout: Seconds = Seconds::of(60),
+    }
+}
+
+section! {
+    /// A front without storage passes each request to one of the caches, chosen by the
+    /// repository's name, so that all fronts agree. Not used where the process is itself a cache.
+    pub struct Proxy {
+        /// Base addresses of the caches, such as `http://registry-cache-0.registry-cache:5000`.
+        "caches" => caches: Vec<HttpUrl> = Vec::new(),
+    }
+}
+
+section! {
+    /// What is pulled through is kept, verified and served from here until its room is needed.
+    pub struct Cache {
+        /// Keep what is pulled through. Without it every pull goes to the upstream.
+        "enable" => enable: bool = true,
+        /// Storage class of the volume that the Helm chart asks for; not used outside Kubernetes.
+        "storageClass" => storage_class: String = String::new(),
+        /// Bound on the cached blobs. A full cache makes room or passes through, it never refuses
+        /// a pull. Hosted repositories do not count.
+        "cacheSizeGB" => cache_size_gb: Gigabytes = Gigabytes::of(50),
+        /// How often peers are looked for. Read and checked; used by peer-to-peer distribution.
+        "peerDiscoveryInterval" => peer_discovery_interval: Seconds = Seconds::of(30),
+    }
+}
+
+section! {
+    /// Blobs live in `dataDir` or in an object store.
+    pub struct Storage {
+        /// Empty for `dataDir`, else `s3://bucket/prefix`, `gs://bucket/prefix` or
+        /// `az://container/prefix`.
+        "url" => url: String = String::new(),
+        /// Address of an S3-compatible service; unset means the provider's own.
+        "endpoint" => endpoint: Option<HttpUrl> = None,
+        /// Region of the bucket.
+        "region" => region: Option<String> = None,
+        /// Access key id; unset means the environment's own identity.
+        "accessKeyId" => access_key_id: Option<String> = None,
+        /// File with the secret that belongs to `accessKeyId`.
+        "secretAccessKeyFile" => secret_access_key_file: Option<PathBuf> = None,
+        /// Let `endpoint` be plain HTTP.
+        "allowHttp" => allow_http: bool = false,
+    }
+}
+
+section! {
+    /// Repositories, tags, leases and access keys.
+    pub struct Catalog {
+        /// Empty for SQLite in `dataDir`, else `sqlite:///path/catalog.db` or
+        /// `postgres://user:password@host/database`. A password in it is never shown.
+        "url" => url: CatalogUrl = CatalogUrl::default(),
+    }
+}
+
+section! {
+    /// Users of `htpasswd` may do everything; access keys are scoped to repositories and actions.
+    pub struct Access {
+        /// What callers without credentials may do: nothing, pull and list, or everything.
+        /// Unset: `push` on a loopback address without `htpasswd`, `none` with `htpasswd`; on any
+        /// other address it must be said.
+        "anonymous" => anonymous: Option<Anonymous> = None,
+        /// File with `user:hash` lines as `htpasswd -B` writes them (bcrypt only); read again when
+        /// it changes.
+        "htpasswd" => htpasswd: Option<PathBuf> = None,
+        /// File with the Ed25519 key that signs tokens, made on first start. Unset means
+        /// `token-key.pem` in `dataDir`. Replicas must share it.
+        "tokenKey" => token_key: Option<PathBuf> = None,
+    }
+}
+
+section! {
+    /// Blobs that no manifest names are removed while pushes go on.
+    pub struct Gc {
+        /// How often; 0 never.
+        "intervalSeconds" => interval: Seconds = Seconds::of(3600),
+        /// How long a fresh upload or mount is protected before a manifest must name it.
+        "leaseMinutes" => lease: Minutes = Minutes::of(15),
+        /// Age at which hosted manifests without tag, parent and referrer go; 0 keeps them.
+        "untaggedDays" => untagged: Days = Days::of(0),
+    }
+}
+
+section! {
+    /// Logs go to the standard error stream.
+    pub struct Log {
+        /// `text` for people, `json` for machines.
+        "format" => format: LogFormat = LogFormat::Text,
+        /// Level, or levels per module: `info`, `warn,kuboard_proxy=debug`.
+        "filter" => filter: String = "info".to_owned(),
+    }
+}
+
+section! {
+    /// Every upstream may say otherwise for itself.
+    pub struct Defaults {
+        /// How long a tag is answered from memory without asking the upstream.
+        "tagTtlSeconds" => tag_ttl: Seconds = Seconds::of(60),
+        /// Beyond `tagTtlSeconds`, how long a tag is still answered at once while it is checked in
+        /// the background. An upstream that fails is bridged without limit.
+        "maxStaleSeconds" => max_stale: Seconds = Seconds::of(300),
+        /// How long an upstream's 404 is remembered. Other failures never are.
+        "negativeTtlSeconds" => negative_ttl: Seconds = Seconds::of(10),
+        /// Requests to an upstream at a time.
+        "concurrency" => concurrency: usize = 16,
+        /// Time to reach an upstream before the next endpoint is tried.
+        "connectTimeoutSeconds" => connect_timeout: Seconds = Seconds::of(10),
+        /// Time an upstream may send nothing before the transfer is resumed elsewhere.
+        "readTimeoutSeconds" => read_timeout: Seconds = Seconds::of(30),
+        /// Public mirrors to try before the registries themselves. Mirrors are run by third
+        /// parties, who see what is pulled; none is used unless named here.
+        "mirrors" => mirrors: Mirrors = Mirrors::None,
+        /// Know the public registries (table below). Without them only the upstreams of this file
+        /// are ever dialled.
+        "builtInUpstreams" => built_in_upstreams: bool = true,
+    }
+}
+
+section! {
+    /// An entry with the name or an alias of a built-in rule changes the fields it names and
+    /// leaves the others; any other name makes a new rule, for which `name` alone is enough.
+    pub struct Upstream {
+        /// Registry as image names spell it, with its port if it is not 443. `*` stands for one
+        /// label: `*.pkg.dev` is a family of registries under one rule.
+        "name" => name: String = String::new(),
+        /// Other names of the same registry.
+        "aliases" => aliases: Option<Vec<String>> = None,
+        /// Where to ask, in this order. Unset: `https://` and the name. `{host}` stands for the
+        /// registry's name. A list given here replaces the mirrors too.
+        "endpoints" => endpoints: Option<Vec<EndpointUrl>> = None,
+        /// Public mirrors to try first, as in `[defaults]`.
+        "mirrors" => mirrors: Option<Mirrors> = None,
+        /// `Host` headers that mean this upstream, so that a name of yours can stand for it.
+        "hosts" => hosts: Option<Vec<String>> = None,
+        /// Repositories that may be pulled; unset means all. `*` stands for a part of one path
+        /// component, `**` for any number of them.
+        "allow" => allow: Option<Vec<String>> = None,
+        /// Repositories that may not be pulled; it wins over `allow`.
+        "deny" => deny: Option<Vec<String>> = None,
+        /// As in `[defaults]`.
+        "tagTtlSeconds" => tag_ttl: Option<Seconds> = None,
+        /// As in `[defaults]`.
+        "maxStaleSeconds" => max_stale: Option<Seconds> = None,
+        /// As in `[defaults]`.
+        "negativeTtlSeconds" => negative_ttl: Option<Seconds> = None,
+        /// Tags that never change once seen, as globs: `v*`.
+        "immutableTags" => immutable_tags: Option<Vec<String>> = None,
+        /// As in `[defaults]`.
+        "concurrency" => concurrency: Option<usize> = None,
+        /// As in `[defaults]`.
+        "connectTimeoutSeconds" => connect_timeout: Option<Seconds> = None,
+        /// As in `[defaults]`.
+        "readTimeoutSeconds" => read_timeout: Option<Seconds> = None,
+        /// Who may read what is cached from it: whoever may pull here, only callers with
+        /// credentials of ours, or only callers whose own credentials the upstream accepts.
+        "visibility" => visibility: Option<Visibility> = None,
+        /// Hosts of token services that get this upstream's credentials although they lie outside
+        /// its own domain.
+        "trustedRealms" => trusted_realms: Option<Vec<String>> = None,
+        /// PEM file with the authority of its certificate.
+        "caFile" => ca_file: Option<PathBuf> = None,
+        /// Take any certificate. For tests only.
+        "insecureSkipVerify" => insecure_skip_verify: Option<bool> = None,
+        /// Ask this upstream for names without a registry that are not hosted here. Only one rule
+        /// may be it, and only on purpose: whoever owns such a name upstream answers for it.
+        "defaultUpstream" => default_upstream: Option<bool> = None,
+        /// What this upstream is asked with.
+        "credentials" => credentials: Option<Credentials> = None,
+    }
+}
+
+section! {
+    /// Secrets stand in files, never here. They go to the upstream's own endpoints and token
+    /// service only, never to mirrors.
+    pub struct Credentials {
+        /// `none` asks anonymously, `basic` with `user` and `passwordFile` (robot accounts too),
+        /// `dockerConfig` as a docker `config.json` says, `ecr` with tokens made from AWS
+        /// credentials.
+        "kind" => kind: CredentialKind = CredentialKind::None,
+        /// User name (`basic`).
+        "user" => user: Option<String> = None,
+        /// File with the password or token (`basic`).
+        "passwordFile" => password_file: Option<PathBuf> = None,
+        /// Path of a docker `config.json` (`dockerConfig`), with its credential helpers.
+        "dockerConfig" => docker_config: Option<PathBuf> = None,
+    }
+}
+
+choice! {
+    /// Where the listener's certificate comes from.
+    pub enum TlsMode {
+        /// Plain HTTP.
+        Off = "off",
+        /// Certificate and key files.
+        Files = "files",
+        /// An own certificate authority.
+        SelfMade = "selfMade",
+        /// An ACME server.
+        Acme = "acme",
+    }
+}
+
+choice! {
+    /// How the names of an ACME order are proven.
+    pub enum AcmeChallenge {
+        /// A file served over plain HTTP.
+        Http01 = "http-01",
+        /// A certificate served over TLS.
+        TlsAlpn01 = "tls-alpn-01",
+    }
+}
+
+choice! {
+    /// What callers without credentials may do.
+    pub enum Anonymous {
+        /// Nothing.
+        None = "none",
+        /// Pull and list.
+        Pull = "pull",
+        /// Everything.
+        Push = "push",
+    }
+}
+
+choice! {
+    /// The form of log lines.
+    pub enum LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+choice! {
+    /// A list of public mirrors.
+    pub enum Mirrors {
+        /// Only the registries themselves.
+        None = "none",
+        /// Mirrors in mainland China.
+        Cn = "cn",
+        /// Google's cache of Docker Hub.
+        Google = "google",
+    }
+}
+
+choice! {
+    /// Who may read what is cached from an upstream.
+    pub enum Visibility {
+        /// Whoever may pull here.
+        Public = "public",
+        /// Callers with credentials of ours.
+        Authenticated = "authenticated",
+        /// Callers whose own credentials the upstream accepts.
+        Recheck = "recheck",
+    }
+}
+
+choice! {
+    /// What an upstream is asked with.
+    pub enum CredentialKind {
+        /// Nothing.
+        None = "none",
+        /// A user and a password file.
+        Basic = "basic",
+        /// A docker `config.json`.
+        DockerConfig = "dockerConfig",
+        /// Tokens of the AWS registry.
+        Ecr = "ecr",
+    }
+}

@@ -1,0 +1,35 @@
+//! kuboard.toml: its schema, its defaults, what is wrong with a file and how to mend it, and the
+//! upstream rules that follow from it.
+//!
+//! Pure: nothing here reads files, dials or looks at the clock. The binary reads the text and
+//! hands it in; every other crate sees values of [`Config`], [`Rules`] and [`UpstreamRule`].
+//!
+//! The way through: text → [`Config::parse`] → command line overrides → [`Config::validate`] →
+//! [`Rules::new`] → [`Rules::target`] for each request.
+
+#[macro_use]
+mod schema;
+
+mod built_in;
+mod config;
+mod duration;
+mod error;
+mod globs;
+mod parse;
+pub mod reference;
+mod rules;
+mod text;
+mod upstream;
+mod validate;
+
+pub use config::{
+    Access, Acme, AcmeChallenge, Anonymous, Cache, Catalog, Config, CredentialKind, Credentials,
+    Defaults, Gc, Limits, Log, LogFormat, Mirrors, Proxy, Server, Storage, Tls, TlsMode, Upstream,
+    Visibility,
+};
+pub use duration::{Days, Gigabytes, Minutes, Seconds};
+pub use error::{ConfigError, Problem};
+pub use globs::Globs;
+pub use rules::{Fallback, Rules, Target};
+pub use text::{CatalogUrl, EndpointUrl, HttpUrl, ListenAddress};
+pub use upstream::{Endpoint, UpstreamCredentials, UpstreamRule};

@@ -1,0 +1,76 @@
+//! Who may do what, as the settings say: users of a file, access keys of the catalogue.
+
+use std::{error::Error, sync::Arc};
+
+use anyhow::Context;
+use kuboard_api::{Anonymous as Said, Config, Rules, Target};
+use kuboard_catalog::{Catalog, KeyRow};
+use kuboard_registry::server::{
+    Access, AccessConfig, Anonymous, KeySource, Rule, StoredKey,
+};
+use kuboard_rt::BoxFuture;
+
+/// Name of this registry in tokens.
+const SERVICE: &str = "kuboard";
+
+/// Opens the users and keys of the settings.
+pub(crate) fn open(
+    config: &Config,
+    catalog: &Catalog,
+    rules: Arc<Rules>,
+) -> anyhow::Result<Arc<Access>> {
+    let anonymous = match config.anonymous() {
+        Said::None => Anonymous::None,
+        Said::Pull => Anonymous::Pull,
+        Said::Push => Anonymous::Push,
+    };
+    let key = config.access.token_key.clone();
+    let access = Access::new(
+        AccessConfig {
+            anonymous,
+            htpasswd: config.access.htpasswd.clone(),
+            token_key: key.unwrap_or_else(|| config.data_dir.join("token-key.pem")),
+            service: SERVICE.to_owned(),
+            external_url: config.server.external_url.as_ref().map(ToString::to_string),
+        },
+        Arc::new(CatalogKeys(catalog.clone())),
+    )
+    .context("access")?;
+    Ok(Arc::new(access.with_naming(move |host, name| names(&rules, host, name))))
+}
+
+/// By which names rights to a repository are checked, when a client asks a token for it.
+fn names(rules: &Rules, host: Option<&str>, name: &str) -> Vec<String> {
+    let Ok(name) = name.parse() else { return Vec::new() };
+    match rules.target(None, host, &name) {
+        Target::Upstream { registry, repository, .. } => vec![format!("{registry}/{repository}")],
+        Target::Hosted { repository, fallback } => {
+            let upstream =
+                fallback.map(|meant| format!("{}/{}", meant.registry, meant.repository));
+            [Some(repository.to_string()), upstream].into_iter().flatten().collect()
+        }
+        Target::UnknownNamespace { .. } => vec![name.to_string()],
+    }
+}
+
+/// The access keys of the catalogue.
+struct CatalogKeys(Catalog);
+
+impl KeySource for CatalogKeys {
+    fn key<'a>(
+        &'a self,
+        id: &'a str,
+    ) -> BoxFuture<'a, Result<Option<StoredKey>, Box<dyn Error + Send + Sync>>> {
+        Box::pin(async move { Ok(self.0.key(id).await?.map(stored).transpose()?) })
+    }
+}
+
+fn stored(row: KeyRow) -> Result<StoredKey, serde_json::Error> {
+    let rules: Vec<Rule> = serde_json::from_str(&row.scopes_json)?;
+    Ok(StoredKey {
+        owner: row.owner,
+        secret_hash: row.secret_hash,
+        rules,
+        expires_ms: row.expires_ms,
+    })
+}

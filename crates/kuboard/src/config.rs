@@ -1,0 +1,36 @@
+//! `kuboard config`: says what is wrong with a configuration before a server does.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use kuboard_api::{Config, Rules};
+
+use crate::{
+    cli::{ConfigArgs, ConfigOrder, Format},
+    output,
+};
+
+/// Runs the command.
+pub(crate) fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
+    let ConfigOrder::Check { file, output: format } = &args.order;
+    let file = file.clone().unwrap_or_else(|| PathBuf::from("kuboard.toml"));
+    let text = std::fs::read_to_string(&file)
+        .with_context(|| format!("{} can't be read", file.display()))?;
+    let config = Config::parse(&text).with_context(|| file.display().to_string())?;
+    config.validate().with_context(|| file.display().to_string())?;
+    let rules = Rules::new(&config).with_context(|| file.display().to_string())?;
+    let upstreams: Vec<String> =
+        rules.upstreams().iter().map(|rule| rule.name.to_string()).collect();
+    match format {
+        Format::Json => output::json(&serde_json::json!({
+            "file": file,
+            "ok": true,
+            "upstreams": upstreams,
+        }))?,
+        Format::Table => {
+            output::line(&format!("{}: ok", file.display()));
+            output::line(&format!("upstreams: {}", upstreams.join(", ")));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,39 @@
+//! `kuboard`: fast, safe and visible image delivery for Kubernetes, in one binary.
+//!
+//! What each command does is in `cli.rs`; what a server is made of in `boot.rs` and `serve.rs`.
+
+mod access;
+mod boot;
+mod cache;
+mod cli;
+mod config;
+mod control;
+mod docs;
+mod fsck;
+mod keys;
+mod output;
+mod serve;
+mod tls;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Up(args) => serve::up(&args),
+        Command::Serve(args) => serve::serve(&args),
+        Command::Cache(args) => cache::run(&args),
+        Command::Keys(args) => keys::run(&args),
+        Command::Fsck(args) => fsck::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Completions(args) => docs::completions(&args),
+        Command::Docs(args) => docs::run(&args),
+    };
+    done.unwrap_or_else(|error| {
+        output::error(&error);
+        ExitCode::FAILURE
+    })
+}
