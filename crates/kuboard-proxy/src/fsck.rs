@@ -2,7 +2,7 @@
 
 use kuboard_catalog::Catalog;
 use kuboard_oci::Digest;
-use kuboard_store::{BlobStore, Damage, FsckOptions, Problem, Spool};
+use kuboard_store::{BlobStore, Damage, FsckOptions, Problem};
 use serde::{Deserialize, Serialize};
 
 /// Digests read from the catalogue at once.
@@ -14,7 +14,6 @@ pub struct Subject<'a> {
     pub cache: &'a dyn BlobStore,
     /// Content pushed here.
     pub hosted: &'a dyn BlobStore,
-    pub spool: &'a Spool,
     pub catalog: &'a Catalog,
 }
 
@@ -32,8 +31,6 @@ pub struct Report {
     pub unfinished: u64,
     /// Files that no blob store wrote.
     pub foreign: Vec<String>,
-    /// Files of downloads and uploads not ended; swept by a running server.
-    pub spool_files: u64,
 }
 
 impl Report {
@@ -65,7 +62,6 @@ pub async fn check(
         report.foreign.extend(found.misplaced.into_iter().map(|(path, _)| path));
     }
     check_catalogue(subject, &mut report).await?;
-    report.spool_files = subject.spool.names().await?.len() as u64;
     Ok(report)
 }
 

@@ -122,8 +122,14 @@ impl Cache {
             Error::new(ErrorKind::Invalid, format!("making the cache's metrics: {error}"))
         })?;
         metrics.show(&policy.totals());
-        let state =
-            State { policy, leaving: HashSet::new(), reading: HashMap::new(), hits: 0, misses: 0 };
+        let state = State {
+            policy,
+            leaving: HashSet::new(),
+            busy: HashSet::new(),
+            reading: HashMap::new(),
+            hits: 0,
+            misses: 0,
+        };
         let inner = Inner {
             store,
             tasks: config.tasks,

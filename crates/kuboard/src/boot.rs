@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -62,12 +62,11 @@ pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyh
 /// Blobs and catalogue, opened.
 pub(crate) struct Stores {
     pub(crate) cache_store: Arc<dyn BlobStore>,
-    pub(crate) cache_spool: Spool,
     pub(crate) hosted: Arc<dyn BlobStore>,
-    pub(crate) upload_spool: Spool,
     pub(crate) catalog: Catalog,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tasks: Tasks,
+    dir: PathBuf,
     /// Held while the folder is ours.
     _lock: Option<File>,
 }
@@ -99,14 +98,19 @@ impl Stores {
         };
         Ok(Self {
             cache_store,
-            cache_spool: Spool::open(dir.join("downloads"))?,
             hosted,
-            upload_spool: Spool::open(dir.join("uploads"))?,
+            dir: dir.clone(),
             catalog,
             clock: Arc::new(SystemClock),
             tasks,
             _lock: lock,
         })
+    }
+
+    /// Where downloads and uploads under way are written, in this order.
+    pub(crate) fn spools(&self) -> anyhow::Result<(Spool, Spool)> {
+        let downloads = Spool::open(self.dir.join("downloads"))?;
+        Ok((downloads, Spool::open(self.dir.join("uploads"))?))
     }
 
     /// The cache over its store.
@@ -123,7 +127,6 @@ impl Stores {
         Subject {
             cache: &*self.cache_store,
             hosted: &*self.hosted,
-            spool: &self.cache_spool,
             catalog: &self.catalog,
         }
     }

@@ -39,10 +39,10 @@ pub(crate) enum Command {
 #[derive(Args, Clone, Default)]
 pub(crate) struct Place {
     /// Configuration file (default: kuboard.toml in this folder if there is one)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub(crate) config: Option<PathBuf>,
     /// Folder of all data [default: kuboard-data]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     pub(crate) data_dir: Option<PathBuf>,
 }
 

@@ -125,8 +125,10 @@ async fn listen(
     fs::write(config.data_dir.join("address"), format!("{at}\n"))?;
     tracing::info!(addr = %at, scheme, "listening");
     if scheme == "http" {
-        tracing::info!("try: skopeo copy --src-tls-verify=false \
-            docker://{at}/docker.io/library/alpine:latest dir:alpine");
+        tracing::info!(
+            "try: skopeo copy --src-tls-verify=false \
+             docker://{at}/docker.io/library/alpine:latest dir:alpine"
+        );
     }
     Ok(())
 }
@@ -159,11 +161,12 @@ async fn cache_role(
         untagged: config.gc.untagged.duration(),
         exclusive: config.catalog.url.expose().is_empty(),
     };
+    let (cache_spool, upload_spool) = stores.spools()?;
     let deps = Deps {
         cache,
-        cache_spool: stores.cache_spool.clone(),
+        cache_spool,
         hosted: stores.hosted.clone(),
-        upload_spool: stores.upload_spool.clone(),
+        upload_spool,
         catalog: stores.catalog.clone(),
         access,
         clock: stores.clock.clone(),

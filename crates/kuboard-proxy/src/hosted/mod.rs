@@ -18,6 +18,8 @@ mod referrers;
 mod refusals;
 mod sessions;
 mod tags;
+#[cfg(test)]
+mod tests;
 mod uploads;
 
 use std::{sync::Arc, time::Duration};

@@ -256,7 +256,8 @@ impl Access {
         if let Some(users) = &self.htpasswd {
             users.refresh(now_ms).await;
         }
-        let known = || self.authorizers.iter().find_map(|known| known.remembered(user, secret, now_ms));
+        let known =
+            || self.authorizers.iter().find_map(|known| known.remembered(user, secret, now_ms));
         if let Some(grant) = known() {
             return Ok(Some(grant));
         }
@@ -281,7 +282,10 @@ impl Access {
             }
         }
         if last {
-            tracing::warn!(?address, "too many failed logins; further ones are refused for a while");
+            tracing::warn!(
+                ?address,
+                "too many failed logins; further ones are refused for a while"
+            );
         }
         Ok(None)
     }

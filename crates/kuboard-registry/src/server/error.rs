@@ -114,8 +114,8 @@ pub struct ApiError {
     pub message: String,
     /// The specification's free-form detail.
     pub detail: Option<serde_json::Value>,
-    /// Further headers of the answer.
-    pub headers: HeaderMap,
+    /// Further headers of the answer; boxed, because most refusals have none and all are moved.
+    pub headers: Box<HeaderMap>,
 }
 
 impl ApiError {
@@ -123,7 +123,7 @@ impl ApiError {
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { status: code.status(), code, message, detail: None, headers: HeaderMap::new() }
+        Self { status: code.status(), code, message, detail: None, headers: Box::default() }
     }
 
     /// A fault of ours; the cause goes to the log, not to the client.
@@ -198,7 +198,7 @@ impl ApiError {
         let length = HeaderValue::from(body.len());
         let mut response = Response::new(Body::full(body));
         *response.status_mut() = status;
-        *response.headers_mut() = headers;
+        *response.headers_mut() = *headers;
         let sent = response.headers_mut();
         sent.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         sent.insert(header::CONTENT_LENGTH, length);

@@ -87,7 +87,9 @@ impl fmt::Display for HtpasswdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(fault) => write!(f, "cannot be read: {fault}"),
-            Self::TooLarge => f.write_str("is larger than 4 MiB; hint: name a file of user:hash lines"),
+            Self::TooLarge => {
+                f.write_str("is larger than 4 MiB; hint: name a file of user:hash lines")
+            }
             Self::Line(line, fault) => write!(f, "line {line}: {fault}"),
         }
     }
@@ -120,7 +122,8 @@ impl Htpasswd {
         if looked <= now_ms && now_ms.saturating_sub(looked) < LOOK_EVERY_MS {
             return;
         }
-        let mine = self.looked_ms.compare_exchange(looked, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+        let mine =
+            self.looked_ms.compare_exchange(looked, now_ms, Ordering::Relaxed, Ordering::Relaxed);
         if mine.is_ok() {
             let this = Arc::clone(self);
             if let Err(fault) = tokio::task::spawn_blocking(move || this.look()).await {
@@ -193,7 +196,8 @@ impl Authorizer for Htpasswd {
             }
             let users = self.users();
             let known = users.by_name.get(user).cloned();
-            let hash = known.as_ref().map_or_else(|| users.nobody.clone(), |user| user.hash.to_string());
+            let hash =
+                known.as_ref().map_or_else(|| users.nobody.clone(), |user| user.hash.to_string());
             let right = self.verify(secret, hash).await?;
             let Some(User { hash, grant }) = known.filter(|_| right) else { return Ok(None) };
             let print = self.memory.fingerprint(&[user, secret, &hash]);

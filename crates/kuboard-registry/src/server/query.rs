@@ -58,9 +58,8 @@ impl std::fmt::Debug for Query {
 
 fn decode(text: &str) -> Result<String, ApiError> {
     // A plus stays a plus: tags and media types ("application/vnd.x+json") are sent both ways.
-    let decoded = percent_decode_str(text)
-        .decode_utf8()
-        .map_err(|_| bad("the query string is not UTF-8"))?;
+    let decoded =
+        percent_decode_str(text).decode_utf8().map_err(|_| bad("the query string is not UTF-8"))?;
     if decoded.chars().any(char::is_control) {
         return Err(bad("the query string has control characters"));
     }

@@ -125,7 +125,10 @@ mod tests {
         check("repository::pull", "");
         check("repository", "");
         check("repository:a:pull repository:b:push", "repository:a:pull repository:b:push");
-        check(&"repository:a:pull ".repeat(1000), &"repository:a:pull ".repeat(64).trim_end().to_owned());
+        check(
+            &"repository:a:pull ".repeat(1000),
+            "repository:a:pull ".repeat(64).trim_end(),
+        );
         check(&format!("repository:{}:pull", "a".repeat(600)), "");
     }
 }

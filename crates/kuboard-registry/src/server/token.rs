@@ -187,19 +187,15 @@ fn make_key(path: &Path) -> Result<String, AccessError> {
         fs::create_dir_all(folder).map_err(fault)?;
     }
     let draft = PathBuf::from(format!("{}.{:016x}", path.display(), ::rand::random::<u64>()));
-    let written = write_private(&draft, &text).and_then(|()| fs::hard_link(&draft, path));
-    let removed = fs::remove_file(&draft);
-    match written {
-        Ok(()) => {
-            removed.map_err(fault)?;
-            tracing::info!(path = %path.display(), "made the key that signs tokens");
-            Ok(text)
-        }
-        Err(lost) if lost.kind() == io::ErrorKind::AlreadyExists => {
-            fs::read_to_string(path).map_err(fault)
-        }
-        Err(other) => Err(fault(other)),
+    write_private(&draft, &text).map_err(fault)?;
+    match fs::hard_link(&draft, path) {
+        Ok(()) => tracing::info!(path = %path.display(), "made the key that signs tokens"),
+        Err(lost) if lost.kind() == io::ErrorKind::AlreadyExists => {}
+        // A file system without links: the last one wins.
+        Err(_) => return fs::rename(&draft, path).map(|()| text).map_err(fault),
     }
+    fs::remove_file(&draft).map_err(fault)?;
+    fs::read_to_string(path).map_err(fault)
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {

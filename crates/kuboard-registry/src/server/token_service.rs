@@ -59,7 +59,8 @@ impl Access {
             _ => Err(ApiError::new(ErrorCode::Unsupported, "the token service takes GET and POST")
                 .with_header(ALLOW, "GET, HEAD, POST")),
         };
-        let text = reply.and_then(|reply| serde_json::to_string(&reply).map_err(ApiError::internal));
+        let text =
+            reply.and_then(|reply| serde_json::to_string(&reply).map_err(ApiError::internal));
         let mut response = match text {
             Ok(text) => {
                 let mut response = Response::new(Body::full(text));
@@ -126,8 +127,7 @@ impl Access {
             "refresh_token" => self.by_refresh(field("refresh_token")?, now_ms).await?,
             _ => return Err(malformed("grant_type is neither password nor refresh_token")),
         };
-        let (token, expires_in, access) =
-            self.issue(&bearer, &form, visitor.host(), now_ms)?;
+        let (token, expires_in, access) = self.issue(&bearer, &form, visitor.host(), now_ms)?;
         let offline = form.get("access_type") == Some("offline");
         let refresh = bearer.refresh.filter(|_| offline);
         let refresh = refresh.map(|refresh| self.signer.refresh_token(refresh, now_ms));
@@ -184,11 +184,14 @@ impl Access {
         let mut access: Vec<Granted> = Vec::new();
         for asked in scope::parse(asked.get_all("scope")) {
             match asked {
-                Asked::Catalog if caller.may(Action::Catalog, "") => access.push(Granted::catalog()),
+                Asked::Catalog if caller.may(Action::Catalog, "") => {
+                    access.push(Granted::catalog())
+                }
                 Asked::Catalog => {}
                 Asked::Repository { name, actions } => {
                     for name in (self.naming)(host, &name) {
-                        let may = actions.iter().copied().filter(|action| caller.may(*action, &name));
+                        let may =
+                            actions.iter().copied().filter(|action| caller.may(*action, &name));
                         let may: Vec<Action> = may.collect();
                         if !may.is_empty() {
                             access.push(Granted::repository(name, &may));

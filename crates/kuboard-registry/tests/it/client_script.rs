@@ -259,7 +259,7 @@ impl Setup {
         let endpoints = endpoints.iter().map(|url| Url::parse(url).unwrap()).collect();
         let mut config = UpstreamConfig::new("upstream.test", endpoints);
         config.read_timeout = Duration::from_millis(500);
-        config.connect_timeout = Duration::from_secs(5);
+        config.connect_timeout = Duration::from_millis(500);
         Setup { config, credentials: Arc::new(Chain::default()) }
     }
 

@@ -390,7 +390,8 @@ async fn tokens_without_credentials_are_for_everybody_if_anybody() {
         assert_eq!(response.headers()[WWW_AUTHENTICATE], "Basic realm=\"registry.example.com\"");
     }
     // Not more than the grant, and nothing for what is not understood.
-    let (status, reply) = closed.get_token("scope=repository:a:fly&scope=nonsense", &basic("ann", "right")).await;
+    let (status, reply) =
+        closed.get_token("scope=repository:a:fly&scope=nonsense", &basic("ann", "right")).await;
     assert_eq!(status, StatusCode::OK);
     let caller = closed.caller(&format!("Bearer {}", reply["token"].as_str().unwrap())).await;
     assert_eq!(say(&caller.unwrap(), "a"), "ann:");
@@ -443,8 +444,10 @@ async fn tokens_are_granted_by_what_names_mean() {
         Some("registry.example.com:5000") => vec![format!("docker.io/{name}")],
         _ => vec![],
     });
-    let (_, reply) = house.get_token("scope=repository:library/alpine:pull", &basic("ann", "right")).await;
-    let caller = house.caller(&format!("Bearer {}", reply["token"].as_str().unwrap())).await.unwrap();
+    let (_, reply) =
+        house.get_token("scope=repository:library/alpine:pull", &basic("ann", "right")).await;
+    let caller =
+        house.caller(&format!("Bearer {}", reply["token"].as_str().unwrap())).await.unwrap();
     assert!(caller.may(Action::Pull, "docker.io/library/alpine"));
     assert!(!caller.may(Action::Pull, "library/alpine"));
 }

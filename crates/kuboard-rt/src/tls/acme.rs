@@ -31,6 +31,10 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(120);
 const RETRY: Backoff =
     Backoff { base: Duration::from_secs(60), cap: Duration::from_secs(4 * 60 * 60) };
 
+/// Even if our clock says that a new certificate has ended, the next one waits this long: a
+/// wrong clock must not use up what the authority allows in a week.
+const AFTER_SUCCESS: Duration = Duration::from_secs(60 * 60);
+
 /// How the authority sees that a name is ours.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum AcmeChallenge {
@@ -67,7 +71,7 @@ pub(crate) struct Acme {
     pause: Mutex<Pause>,
 }
 
-/// Set after failures.
+/// When the authority may be asked again.
 #[derive(Debug, Default)]
 struct Pause {
     failures: u32,
@@ -82,9 +86,18 @@ impl Pause {
     }
 
     fn failed(&mut self, now_ms: i64, random: f64) {
-        let delay = RETRY.delay(self.failures, random).as_millis();
-        self.until_ms = now_ms.saturating_add(i64::try_from(delay).unwrap_or(i64::MAX));
+        self.wait(now_ms, RETRY.delay(self.failures, random));
         self.failures = self.failures.saturating_add(1);
+    }
+
+    fn succeeded(&mut self, now_ms: i64) {
+        self.wait(now_ms, AFTER_SUCCESS);
+        self.failures = 0;
+    }
+
+    fn wait(&mut self, now_ms: i64, delay: Duration) {
+        let delay = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
+        self.until_ms = now_ms.saturating_add(delay);
     }
 }
 
@@ -151,7 +164,7 @@ impl Acme {
         let mut pause = self.pause.lock();
         match obtained {
             Ok(leaf) => {
-                *pause = Pause::default();
+                pause.succeeded(now_ms);
                 Ok(Some(leaf))
             }
             Err(err) => {
@@ -381,6 +394,10 @@ mod tests {
         }
         assert_eq!(pause.until_ms, 4 * 60 * 60 * 1_000);
         assert!(pause.is_over(-1));
+        pause.succeeded(0);
+        assert!(!pause.is_over(3_599_999) && pause.is_over(3_600_000));
+        pause.failed(0, 1.0);
+        assert_eq!(pause.until_ms, 60_000);
     }
 
     #[test]

@@ -183,9 +183,8 @@ pub(crate) fn provider() -> CryptoProvider {
     provider
 }
 
-/// Two thirds of a certificate's life are over, or it is not valid yet: the clock may have
-/// jumped back behind its beginning.
+/// Whether two thirds of a certificate's life are over.
 pub(crate) fn is_due(leaf: &Leaf, now_ms: i64) -> bool {
     let life = leaf.not_after_ms.saturating_sub(leaf.not_before_ms);
-    now_ms < leaf.not_before_ms || now_ms >= leaf.not_before_ms.saturating_add(life / 3 * 2)
+    now_ms >= leaf.not_before_ms.saturating_add(life / 3 * 2)
 }

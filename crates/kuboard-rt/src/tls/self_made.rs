@@ -48,7 +48,9 @@ impl SelfMade {
         leaf: Option<Arc<Leaf>>,
         now_ms: i64,
     ) -> Result<Option<Leaf>, Error> {
-        if leaf.is_some_and(|leaf| !is_due(&leaf, now_ms)) {
+        // Not begun yet: the clock was ahead when the leaf was made.
+        let is_fine = |leaf: Arc<Leaf>| now_ms >= leaf.not_before_ms && !is_due(&leaf, now_ms);
+        if leaf.is_some_and(is_fine) {
             return Ok(None);
         }
         let inner = self.0.clone();

@@ -53,7 +53,8 @@ async fn check(challenge: AcmeChallenge) {
 
     // Obtained and served.
     let clock = Arc::new(ManualClock::new(SystemClock.now_ms()));
-    assert!(certificates.refresh(clock.now_ms()).await.unwrap());
+    let obtained = certificates.refresh(clock.now_ms()).await;
+    assert!(matches!(obtained, Ok(true)), "{obtained:?}\n{}", pebble.log());
     let until = certificates.not_after_ms().unwrap();
     let root = pebble.root(&tasks).await;
     let first = tls_connect(server.addr, NAME, &root, b"h2").await.unwrap().leaf;

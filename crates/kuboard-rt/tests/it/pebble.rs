@@ -7,7 +7,6 @@ use kuboard_rt::Tasks;
 use rcgen::{CertificateParams, KeyPair};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
@@ -18,6 +17,7 @@ pub(crate) struct Pebble {
     /// Signs the TLS of the directory.
     pub(crate) ca_file: PathBuf,
     management: SocketAddr,
+    log_file: PathBuf,
     _process: Child,
 }
 
@@ -44,23 +44,30 @@ impl Pebble {
         }});
         let config_file = dir.join("pebble.json");
         std::fs::write(&config_file, config.to_string()).unwrap();
+        let log_file = dir.join("pebble.log");
+        let log = std::fs::File::create(&log_file).unwrap();
         let process = Command::new(program)
             .arg("-config")
             .arg(&config_file)
             .arg("-dnsserver")
             .arg(answer_names(tasks).await.to_string())
             .env("PEBBLE_VA_NOSLEEP", "1")
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .unwrap();
         let directory_url = format!("https://{listen}/dir");
-        let pebble = Self { directory_url, ca_file, management, _process: process };
+        let pebble = Self { directory_url, ca_file, management, log_file, _process: process };
         while pebble.ask(tasks, "/roots/0").await.is_none() {
             tokio::time::sleep(MOMENT).await;
         }
         pebble
+    }
+
+    /// What Pebble said so far, for the message of a failed test.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log_file).unwrap()
     }
 
     /// The root that Pebble signs certificates with, as PEM.
