@@ -32,11 +32,11 @@ fn proxied() -> Result<()> {
     ensure!(content.manifests.len() > 20 && content.blobs.len() > 20, "{content:?}");
     let url = format!("http://{}", upstream.address());
     let kuboard = Kuboard::builder().upstream("up.test", &url).start()?;
+    let proxied = format!("up.test/{REPOSITORY}");
     for version in ["1.1", "dev"] {
-        let counts = Suite::new("proxied", version, kuboard.address())
-            .reading(&format!("up.test/{REPOSITORY}"), &content)
-            .run()?;
+        let counts =
+            Suite::new("proxied", version, kuboard.address()).reading(&proxied, &content).run()?;
         ensure!(counts.passed > 100, "only {} cases ran", counts.passed);
     }
-    Ok(())
+    content.compare(&kuboard.client(), &proxied)
 }

@@ -40,12 +40,15 @@ pub(crate) struct Running {
 pub struct CachedImage {
     /// `docker.io/library/alpine`.
     pub repository: String,
+    /// `3.20`.
     pub tag: String,
+    /// Of the manifest or index that the tag names.
     pub digest: Digest,
     /// Bytes of its manifests and blobs that are in the cache now.
     pub cached_bytes: u64,
     /// Bytes that all its manifests and blobs would take, as far as its manifests are here.
     pub total_bytes: u64,
+    /// Kept whatever else must go.
     pub pinned: bool,
     /// When the upstream last confirmed the tag, Unix milliseconds.
     pub checked_ms: i64,
@@ -55,9 +58,13 @@ pub struct CachedImage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CachedBlob {
+    /// Of its bytes.
     pub digest: Digest,
+    /// In bytes.
     pub size: u64,
+    /// Times it was opened since the server started.
     pub hits: u64,
+    /// Kept whatever else must go.
     pub pinned: bool,
     /// Being read at the moment.
     pub leased: bool,
@@ -67,11 +74,17 @@ pub struct CachedBlob {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stats {
+    /// Bytes of all blobs.
     pub used_bytes: u64,
+    /// The bound, `cache.cacheSizeGB`.
     pub limit_bytes: u64,
+    /// Blobs and manifests.
     pub blobs: u64,
+    /// Those that are pinned.
     pub pinned_blobs: u64,
+    /// Those evicted since the server started.
     pub evicted_blobs: u64,
+    /// Bytes evicted since the server started.
     pub evicted_bytes: u64,
     /// Downloads under way; 0 when no server runs.
     pub fills_running: usize,
@@ -81,8 +94,11 @@ pub struct Stats {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Touched {
+    /// Blobs and manifests.
     pub digests: Vec<Digest>,
+    /// Their bytes.
     pub bytes: u64,
+    /// The names by which they went.
     pub tags: Vec<String>,
 }
 

@@ -194,8 +194,8 @@ mod tests {
     async fn check(method: Method, range: Option<&'static str>, expected: &str) {
         let content = Alphabet(Digest::sha256(b"alphabet"));
         let range = range.map(HeaderValue::from_static);
-        let response = blob_response(content, &method, range.as_ref())
-            .unwrap_or_else(ApiError::into_response);
+        let response =
+            blob_response(content, &method, range.as_ref()).unwrap_or_else(ApiError::into_response);
         let (parts, body) = response.into_parts();
         let header = |name| parts.headers.get(name).map_or("-", |v| v.to_str().unwrap()).to_owned();
         let body = body.collect().await.unwrap();

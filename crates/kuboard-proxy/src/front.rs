@@ -42,6 +42,7 @@ const HOP_BY_HOP: [&str; 8] = [
 pub struct FrontConfig {
     /// Base URLs, such as `http://registry-cache-0.registry-cache:5000`.
     pub caches: Vec<String>,
+    /// Time to reach a cache before the next is tried.
     pub connect_timeout: Duration,
     /// Time a cache may send nothing.
     pub read_timeout: Duration,

@@ -14,6 +14,7 @@ pub struct Subject<'a> {
     pub cache: &'a dyn BlobStore,
     /// Content pushed here.
     pub hosted: &'a dyn BlobStore,
+    /// What should be there.
     pub catalog: &'a Catalog,
 }
 
@@ -21,7 +22,9 @@ pub struct Subject<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
+    /// Blobs read, damaged ones too.
     pub checked_blobs: u64,
+    /// Their bytes.
     pub checked_bytes: u64,
     /// Blobs whose bytes are not their digest, as `area: what is wrong`.
     pub corrupt: Vec<String>,

@@ -95,16 +95,6 @@ impl ManifestCache {
         self.held.ticket()
     }
 
-    /// Remembers that `repository` shows `manifest`, for content that is never unmade by a
-    /// deletion elsewhere. Returns it for the answer.
-    pub(crate) fn insert(
-        &self,
-        repository: &str,
-        manifest: CachedManifest,
-    ) -> Arc<CachedManifest> {
-        self.insert_unless_overtaken(self.ticket(), repository, manifest)
-    }
-
     /// Remembers that `repository` shows `manifest`, unless something was forgotten since
     /// `ticket` was taken. Returns it for the answer either way.
     pub(crate) fn insert_unless_overtaken(
@@ -143,11 +133,6 @@ impl ManifestCache {
             held.repositories.remove(repository);
             !held.repositories.is_empty()
         });
-    }
-
-    /// Bytes held now.
-    pub(crate) fn used(&self) -> u64 {
-        self.held.used()
     }
 }
 
@@ -255,10 +240,6 @@ impl<K: Hash + Eq + Clone, V> Bounded<K, V> {
         inner.ring.clear();
         inner.used = 0;
     }
-
-    pub(crate) fn used(&self) -> u64 {
-        self.inner.read().used
-    }
 }
 
 impl<K: Hash + Eq + Clone, V> Inner<K, V> {
@@ -278,9 +259,8 @@ impl<K: Hash + Eq + Clone, V> Inner<K, V> {
         // Removals leave stale entries behind; half of the ring may be stale, not more.
         if self.ring.len() > 2 * self.slots.len() + 64 {
             let slots = &self.slots;
-            self.ring.retain(|(key, number)| {
-                slots.get(key).is_some_and(|slot| slot.number == *number)
-            });
+            self.ring
+                .retain(|(key, number)| slots.get(key).is_some_and(|slot| slot.number == *number));
         }
     }
 
@@ -305,6 +285,14 @@ impl<K: Hash + Eq + Clone, V> Inner<K, V> {
 mod tests {
     use super::*;
 
+    fn put(cache: &ManifestCache, repository: &str, text: &str) -> Arc<CachedManifest> {
+        cache.insert_unless_overtaken(cache.ticket(), repository, manifest(text))
+    }
+
+    fn used(cache: &ManifestCache) -> u64 {
+        cache.held.inner.read().used
+    }
+
     fn manifest(text: &str) -> CachedManifest {
         let bytes = Bytes::copy_from_slice(text.as_bytes());
         CachedManifest::new(Digest::sha256(text.as_bytes()), "application/json", bytes)
@@ -315,7 +303,7 @@ mod tests {
         let cache = ManifestCache::new(1 << 20);
         let digest = manifest("one").digest;
         for repository in ["a", "b"] {
-            cache.insert(repository, manifest("one"));
+            put(&cache, repository, "one");
         }
         let shown = |repository| cache.get(repository, &digest).is_some();
         assert_eq!((shown("a"), shown("b"), shown("c")), (true, true, false));
@@ -323,7 +311,7 @@ mod tests {
         assert_eq!((shown("a"), shown("b"), shown("c")), (false, true, false));
         cache.forget(&digest);
         assert_eq!((shown("a"), shown("b"), shown("c")), (false, false, false));
-        assert_eq!(cache.used(), 0);
+        assert_eq!(used(&cache), 0);
     }
 
     #[test]
@@ -339,9 +327,9 @@ mod tests {
     #[test]
     fn another_media_type_is_another_answer() {
         let cache = ManifestCache::new(1 << 20);
-        let one = cache.insert("a", manifest("one"));
+        let one = put(&cache, "a", "one");
         let other = CachedManifest::new(one.digest, "text/plain", one.bytes.clone());
-        cache.insert("b", other);
+        cache.insert_unless_overtaken(cache.ticket(), "b", other);
         assert!(cache.get("a", &one.digest).is_none());
         assert_eq!(cache.get("b", &one.digest).unwrap().content_type, "text/plain");
     }
@@ -350,20 +338,20 @@ mod tests {
     fn stays_within_its_bound_and_spares_what_is_asked_for() {
         let max = 20 * (OVERHEAD + 64);
         let cache = ManifestCache::new(max);
-        let favourite = cache.insert("a", manifest("favourite"));
+        let favourite = put(&cache, "a", "favourite");
         for n in 0..1000 {
             assert!(cache.get("a", &favourite.digest).is_some(), "evicted at {n}");
-            cache.insert("a", manifest(&n.to_string()));
-            assert!(cache.used() <= max);
+            put(&cache, "a", &n.to_string());
+            assert!(used(&cache) <= max);
         }
     }
 
     #[test]
     fn no_room_at_all_keeps_nothing() {
         let cache = ManifestCache::new(0);
-        let one = cache.insert("a", manifest("one"));
+        let one = put(&cache, "a", "one");
         assert!(cache.get("a", &one.digest).is_none());
-        assert_eq!(cache.used(), 0);
+        assert_eq!(used(&cache), 0);
     }
 
     #[test]

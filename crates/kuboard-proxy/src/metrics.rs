@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Registers all counters.
+    #[expect(clippy::too_many_lines, reason = "a table of names and what they mean")]
     pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let make = Maker { registry };
         let pulled = make.counters(

@@ -24,8 +24,11 @@ const MANIFEST_MEMORY: u64 = 16 << 20;
 /// An unfinished upload is thrown away so long after its last byte.
 const UPLOAD_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// How often the gauges of used storage are brought up to date.
-const GAUGE_INTERVAL: Duration = Duration::from_secs(60);
+/// How often the gauges of the cache are brought up to date.
+const GAUGE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often hosted bytes are counted, which reads an index of the catalogue.
+const COUNT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The settings of the room.
 pub struct Config {
@@ -43,16 +46,23 @@ pub struct Config {
 
 /// What the room is handed.
 pub struct Deps {
+    /// Content of upstreams.
     pub cache: Arc<Cache>,
     /// Files on their way into the cache.
     pub cache_spool: Spool,
+    /// Content pushed here.
     pub hosted: Arc<dyn BlobStore>,
     /// Uploads; on the file system of `hosted`, if that is a folder.
     pub upload_spool: Spool,
+    /// What is known of both.
     pub catalog: Catalog,
+    /// Who may do what.
     pub access: Arc<Access>,
+    /// The time.
     pub clock: Arc<dyn Clock>,
+    /// Where downloads and changes run.
     pub tasks: Tasks,
+    /// Where everything is counted.
     pub registry: prometheus::Registry,
 }
 
@@ -102,6 +112,8 @@ impl Config {
         for pin in deps.catalog.pins().await.context("pins can't be read")? {
             deps.cache.pin(&pin.digest);
         }
+        // The bound may be lower than when this folder was filled.
+        deps.cache.trim().await;
         let admin = Admin {
             cache: deps.cache.clone(),
             catalog: deps.catalog.clone(),
@@ -151,6 +163,7 @@ impl Room {
             tracing::warn!(%error, "left-over downloads not swept");
         }
         let mut gauges = tokio::time::interval(GAUGE_INTERVAL);
+        let mut counts = tokio::time::interval(COUNT_INTERVAL);
         let mut collection = tokio::time::interval(match self.gc_interval {
             Duration::ZERO => Duration::from_secs(24 * 3600),
             interval => interval,
@@ -162,7 +175,8 @@ impl Room {
                     tracing::debug!(fills = self.proxied.fills_running(), "stopping");
                     return Ok(());
                 }
-                _ = gauges.tick() => self.measure().await,
+                _ = gauges.tick() => self.measure(),
+                _ = counts.tick() => self.count().await,
                 _ = collection.tick(), if !self.gc_interval.is_zero() => self.collect().await,
             }
         }
@@ -178,19 +192,23 @@ impl Room {
         }
     }
 
-    async fn measure(&self) {
+    fn measure(&self) {
         let stats = self.cache.stats();
-        let gauge = |vector: &prometheus::IntGaugeVec, area: &str, value: u64| {
-            vector.with_label_values(&[area]).set(i64::try_from(value).unwrap_or(i64::MAX));
-        };
         gauge(&self.metrics.storage_used, "cache", stats.used);
         gauge(&self.metrics.storage_limit, "cache", stats.max);
         gauge(&self.metrics.evicted_bytes, "cache", stats.evicted_bytes);
+    }
+
+    async fn count(&self) {
         match self.catalog.counts().await {
             Ok(counts) => gauge(&self.metrics.storage_used, "hosted", counts.hosted_bytes),
             Err(error) => tracing::warn!(%error, "hosted bytes not counted"),
         }
     }
+}
+
+fn gauge(family: &prometheus::IntGaugeVec, area: &str, value: u64) {
+    family.with_label_values(&[area]).set(i64::try_from(value).unwrap_or(i64::MAX));
 }
 
 /// Registers all metrics of the room and touches each once, for the reference page.

@@ -10,6 +10,7 @@ pub mod http;
 pub mod log;
 pub mod mapping;
 pub mod metrics;
+pub mod process;
 pub mod retry;
 pub mod scope;
 pub mod signal;

@@ -28,7 +28,7 @@ impl FromStr for Format {
     }
 }
 
-/// Starts logging for the whole process. `filter` is a level (`info`) or directives
+/// Starts logging for the whole process, panics included. `filter` is a level (`info`) or directives
 /// (`info,kuboard_registry=debug`).
 ///
 /// # Errors
@@ -44,7 +44,12 @@ pub fn init(format: Format, filter: &str) -> anyhow::Result<()> {
         }
         Format::Json => lines.with(layer.json().flatten_event(true)).try_init(),
     }
-    .context("cannot start logging")
+    .context("cannot start logging")?;
+    std::panic::set_hook(Box::new(|panic| {
+        let at = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(at, "panic: {}", crate::tasks::panic_message(panic.payload()));
+    }));
+    Ok(())
 }
 
 fn parse_filter(filter: &str) -> anyhow::Result<EnvFilter> {

@@ -214,6 +214,13 @@ impl Mapping {
         let map = unsafe { Mmap::map(mapped).unwrap() };
         Arc::new(Self { map, file })
     }
+
+    /// Drops the file from the page cache, where the filesystem can.
+    pub(crate) fn make_cold(&self) {
+        self.file.sync_all().unwrap();
+        // SAFETY: posix_fadvise only takes numbers and an open descriptor.
+        unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    }
 }
 
 #[cfg(test)]
@@ -248,6 +255,32 @@ mod tests {
             drop(mapping.slice(range.clone()));
             assert_eq!(other, expected, "{range:?}");
         }
+    }
+
+    /// Memory of this process that holds pages of `mapping`, in KiB.
+    fn resident_kib(mapping: &Mapping) -> u64 {
+        let start = mapping.map.as_ptr() as usize;
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let ours = maps.lines().skip_while(|line| !line.starts_with(&format!("{start:x}-")));
+        let rss = ours.into_iter().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        rss.trim().strip_suffix(" kB").unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn dropping_a_slice_gives_its_memory_back() {
+        let bytes = pattern(8 << 20);
+        let mapping = mapped(&bytes);
+        let slice = mapping.slice(0..mapping.len());
+        assert_eq!(slice, bytes);
+        assert_eq!(resident_kib(&mapping), 8 << 10);
+        drop(slice);
+        assert_eq!(resident_kib(&mapping), 0);
+        for at in 0..32 {
+            let slice = mapping.slice(at << 18..(at + 1) << 18);
+            assert_eq!(slice, bytes[at as usize * (256 << 10)..][..256 << 10]);
+        }
+        // What the kernel mapped ahead of a slice may stay until the next one goes.
+        assert!(resident_kib(&mapping) <= 256, "{} KiB stay", resident_kib(&mapping));
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub struct Scope {
 impl Default for Scope {
     fn default() -> Self {
         let stop = CancellationToken::new();
-        let short_lived = Tasks::sharing(stop.clone());
+        let short_lived = Tasks::under(&Shutdown(stop.clone()));
         Self { stop, tasks: JoinSet::new(), short_lived }
     }
 }

@@ -30,10 +30,6 @@ impl Tasks {
         Self(Arc::new(Inner { stop: parent.token().child_token(), ..Inner::default() }))
     }
 
-    pub(crate) fn sharing(stop: CancellationToken) -> Self {
-        Self(Arc::new(Inner { stop, ..Inner::default() }))
-    }
-
     /// Runs `task` until it ends. A panic is logged under `name` and ends only that task.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let kill = self.0.kill.clone();

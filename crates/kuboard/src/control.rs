@@ -112,13 +112,11 @@ pub(crate) async fn ask(server: UnixStream, order: &Order) -> anyhow::Result<Ans
     };
     tokio::pin!(connection);
     tokio::pin!(exchange);
-    let body = loop {
-        tokio::select! {
-            body = &mut exchange => break body?,
-            closed = &mut connection => {
-                closed.context("the server closed its control socket")?;
-                break exchange.await?;
-            }
+    let body = tokio::select! {
+        body = &mut exchange => body?,
+        closed = &mut connection => {
+            closed.context("the server closed its control socket")?;
+            exchange.await?
         }
     };
     match serde_json::from_slice(&body.to_bytes())? {

@@ -1,9 +1,5 @@
 //! What commands print: tables for people, JSON for machines, errors that end in a hint.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "the one place where commands write to the terminal"
-)]
+#![expect(clippy::print_stderr, reason = "the one place where commands write to the terminal")]
 
 use std::{io::Write, time::Duration};
 

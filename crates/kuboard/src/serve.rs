@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use http::{HeaderValue, StatusCode, header};
-use kuboard_api::{Config, LogFormat, Rules, TlsMode};
+use kuboard_api::{Config, LogFormat, Rules};
 use kuboard_proxy::{Deps, Front, FrontConfig, Room};
 use kuboard_rt::{
     BoxFuture, Scope, Shutdown,

@@ -29,7 +29,8 @@ impl Hosted {
         if headers.get(header::IF_NONE_MATCH).is_some_and(|tags| answer::client_has(tags, &etag)) {
             return Ok(answer::blob_unchanged(digest));
         }
-        let opened = self.store.open(digest).await.map_err(|error| refusals::store_failed(&error))?;
+        let opened =
+            self.store.open(digest).await.map_err(|error| refusals::store_failed(&error))?;
         // Listed without bytes: a push is about to publish it, or never came to that.
         let blob = opened.ok_or_else(|| refusals::blob_unknown(repository, digest))?;
         let same = headers.get(header::IF_RANGE).is_none_or(|tag| *tag == etag);

@@ -1,9 +1,6 @@
 //! Manifests of hosted repositories: bytes verbatim, taken only with all they point at.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};

@@ -72,7 +72,8 @@ impl Hosted {
         };
         let mut seen: HashSet<Digest> = listed.iter().map(|known| known.digest).collect();
         for entry in index.manifests {
-            let is_wanted = wanted.is_none_or(|wanted| entry.artifact_type.as_deref() == Some(wanted));
+            let is_wanted =
+                wanted.is_none_or(|wanted| entry.artifact_type.as_deref() == Some(wanted));
             if !is_wanted || !seen.insert(entry.digest) {
                 continue;
             }

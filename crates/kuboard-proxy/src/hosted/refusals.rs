@@ -142,9 +142,7 @@ pub(super) fn catalog_failed(error: &kuboard_catalog::Error) -> ApiError {
             .with_status(StatusCode::CONFLICT);
     }
     let message = "the catalogue can't be asked; hint: see /readyz and the log";
-    ApiError::new(ErrorCode::Unavailable, message)
-        .with_retry_after(PAUSE)
-        .caused_by(chain(error))
+    ApiError::new(ErrorCode::Unavailable, message).with_retry_after(PAUSE).caused_by(chain(error))
 }
 
 /// The store, or the spool before it, failed.

@@ -150,6 +150,13 @@ impl Sessions {
     }
 }
 
+/// An orderly stop leaves the files of resting sessions for the next start.
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        self.slots.get_mut().drain().for_each(|(_, slot)| close(slot));
+    }
+}
+
 /// The session that rests longest, if too many rest.
 fn longest_resting(slots: &HashMap<String, Slot>) -> Option<String> {
     let resting = || {

@@ -37,7 +37,10 @@ impl Hosted {
             let digest = parse_digest(digest)?;
             let (this, repository) = (self.clone(), repository.clone());
             return self
-                .detached("push", async move { this.take_whole(&repository, digest, request).await })
+                .detached(
+                    "push",
+                    async move { this.take_whole(&repository, digest, request).await },
+                )
                 .await;
         }
         let algorithm = match query.get("digest-algorithm") {
@@ -217,7 +220,10 @@ fn announced(headers: &HeaderMap, written: u64) -> Result<Announced, ApiError> {
         None => None,
         Some(value) => {
             let length = value.to_str().ok().and_then(|value| value.parse::<u64>().ok());
-            Some(length.ok_or_else(|| refusals::upload_invalid("the Content-Length is no number"))?)
+            Some(
+                length
+                    .ok_or_else(|| refusals::upload_invalid("the Content-Length is no number"))?,
+            )
         }
     };
     let Some(value) = headers.get(header::CONTENT_RANGE) else {

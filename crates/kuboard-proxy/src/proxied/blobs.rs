@@ -53,21 +53,29 @@ impl Proxied {
         request: &BlobRequest<'_>,
     ) -> Result<(Response, bool), ApiError> {
         let digest = request.digest;
-        match self.cache.open_blob(digest).await {
-            Ok(Some(leased)) => {
-                self.prove_link(origin, digest).await?;
-                let response = crate::answer::blob_response(leased, request.method, request.range)?;
-                return Ok((response, true));
+        // A fill that ends between our look into the cache and our joining it sends us back once.
+        for _ in 0..2 {
+            match self.cache.open_blob(digest).await {
+                Ok(Some(leased)) => {
+                    self.prove_link(origin, digest).await?;
+                    let response =
+                        crate::answer::blob_response(leased, request.method, request.range)?;
+                    return Ok((response, true));
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(%digest, %error, "cached blob not readable; asking the upstream");
+                    return Ok((relay(&origin.source(), request, origin).await?, false));
+                }
             }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(%digest, %error, "cached blob not readable; asking the upstream");
+            if request.method == Method::HEAD {
+                return Ok((self.blob_head(origin, digest).await?, false));
+            }
+            if let Some(response) = self.blob_miss(origin, request).await? {
+                return Ok((response, false));
             }
         }
-        if request.method == Method::HEAD {
-            return Ok((self.blob_head(origin, digest).await?, false));
-        }
-        Ok((self.blob_miss(origin, request).await?, false))
+        Ok((relay(&origin.source(), request, origin).await?, false))
     }
 
     /// Proves that the repository holds the blob before another repository's copy is served:
@@ -116,11 +124,12 @@ impl Proxied {
         answers::blob_head(digest, size)
     }
 
+    /// The answer from the fill; `None` if the cache has the blob meanwhile.
     async fn blob_miss(
         &self,
         origin: &Origin,
         request: &BlobRequest<'_>,
-    ) -> Result<Response, ApiError> {
+    ) -> Result<Option<Response>, ApiError> {
         let digest = request.digest;
         let key = origin.key(&digest.to_string());
         let now = self.now();
@@ -139,9 +148,10 @@ impl Proxied {
                     self.note_link(origin, digest).await;
                     self.links.note(&origin.repository, digest);
                 }
-                self.follow(&fill, source, size, request).await
+                self.follow(&fill, source, size, request).await.map(Some)
             }
-            Start::Aside => relay(&source, request, origin).await,
+            Start::Cached => Ok(None),
+            Start::Aside => relay(&source, request, origin).await.map(Some),
             Start::Failed(error) => {
                 if error.kind == UpstreamErrorKind::NotFound {
                     self.negative.note(&key, now + origin.negative_ttl_ms(), now);

@@ -15,7 +15,9 @@ use std::{
 use bytes::Bytes;
 use futures_util::StreamExt;
 use kuboard_oci::{Digest, RepositoryName};
-use kuboard_registry::client::{BlobStream, Upstream, UpstreamError, UpstreamErrorKind};
+use kuboard_registry::client::{
+    BlobStream, Source as Server, Upstream, UpstreamError, UpstreamErrorKind,
+};
 use kuboard_rt::{Tasks, retry::Backoff};
 use kuboard_store::{Cache, ErrorKind, Ingest, Reservation, Spool, Tail};
 use parking_lot::Mutex;
@@ -48,6 +50,8 @@ pub(crate) enum State {
     Running { tail: Tail, size: Option<u64> },
     /// All bytes are there and the digest is right.
     Whole { tail: Tail, size: u64 },
+    /// The cache had it all along: somebody else's fill ended just before this one began.
+    Cached,
     /// The content is not kept here: ask the upstream for what you still need.
     Aside,
     /// The upstream failed, or sent bytes that are not this digest.
@@ -76,7 +80,7 @@ impl Fill {
     pub(crate) fn written(&self) -> u64 {
         match &*self.state.borrow() {
             State::Running { tail, .. } | State::Whole { tail, .. } => tail.written(),
-            State::Starting | State::Aside | State::Failed(_) => 0,
+            State::Starting | State::Cached | State::Aside | State::Failed(_) => 0,
         }
     }
 
@@ -151,6 +155,9 @@ impl Fills {
     }
 
     async fn attempt(&self, fill: &Fill, source: &Source) -> Result<State, UpstreamError> {
+        if self.cache.stat(&fill.digest).await.is_some() {
+            return Ok(State::Cached);
+        }
         let first = source.upstream.get_blob(&source.repository, &fill.digest, 0, None).await?;
         let size = first.total;
         let Some(mut reservation) = self.cache.reserve(size.unwrap_or(0)) else {
@@ -163,8 +170,16 @@ impl Fills {
             Err(error) => return Ok(self.step_aside(fill, &error)),
         };
         fill.set(State::Running { tail: ingest.tail(), size });
-        let mut download =
-            Download { fill, source, ingest, reservation, size, breaks: 0, metrics: &self.metrics };
+        let mut download = Download {
+            fill,
+            source,
+            server: first.source,
+            ingest,
+            reservation,
+            size,
+            breaks: 0,
+            metrics: &self.metrics,
+        };
         match download.pump(first).await? {
             Pumped::All => {}
             Pumped::Refused(error) => return Ok(self.step_aside(fill, &error)),
@@ -173,8 +188,13 @@ impl Fills {
                 return Ok(State::Aside);
             }
         }
-        let Download { ingest, reservation, .. } = download;
-        self.publish(fill, source, ingest, reservation, size).await
+        let Download { ingest, reservation, server, .. } = download;
+        let published = self.publish(fill, source, ingest, reservation, size).await;
+        if published.is_err() {
+            // Bytes that are not the digest: another endpoint may have the right ones.
+            source.upstream.blame(server);
+        }
+        published
     }
 
     async fn publish(
@@ -249,6 +269,8 @@ enum Pumped {
 struct Download<'a> {
     fill: &'a Fill,
     source: &'a Source,
+    /// Which endpoint the bytes come from at present.
+    server: Server,
     ingest: Ingest,
     reservation: Reservation,
     size: Option<u64>,
@@ -276,6 +298,7 @@ impl Download<'_> {
                 self.breaks = 0;
             }
             stream = self.resume().await?;
+            self.server = stream.source;
         }
     }
 

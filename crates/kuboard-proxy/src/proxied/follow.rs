@@ -20,6 +20,8 @@ const CHUNK: usize = 256 << 10;
 pub(crate) enum Start {
     /// The fill is under way or done; `size` is known unless the upstream did not say.
     Follow { size: Option<u64> },
+    /// It is in the cache.
+    Cached,
     /// The content is not kept: read the upstream directly.
     Aside,
     /// The upstream refused or failed before the first byte.
@@ -33,6 +35,7 @@ pub(crate) async fn start(fill: &Fill) -> Start {
     match settled.as_deref() {
         Ok(State::Running { size, .. }) => Start::Follow { size: *size },
         Ok(State::Whole { size, .. }) => Start::Follow { size: Some(*size) },
+        Ok(State::Cached) => Start::Cached,
         Ok(State::Failed(error)) => Start::Failed(error.clone()),
         Ok(State::Aside | State::Starting) | Err(_) => Start::Aside,
     }
@@ -117,7 +120,7 @@ impl Follower {
                         _ => self.changed().await?,
                     }
                 }
-                State::Aside => self.turn_to_upstream().await?,
+                State::Aside | State::Cached => self.turn_to_upstream().await?,
                 State::Failed(error) => return Err(io::Error::other(error.to_string())),
                 State::Starting => self.changed().await?,
             }

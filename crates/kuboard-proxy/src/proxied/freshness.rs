@@ -35,9 +35,7 @@ pub(crate) enum Plan {
 /// `saving` says that the upstream's rate limit is nearly used up: then a tag that may be served
 /// is served without asking, however stale.
 pub(crate) fn plan(age: Duration, times: TagTimes, saving: bool) -> Plan {
-    if times.immutable || age <= times.ttl {
-        Plan::Serve
-    } else if saving {
+    if times.immutable || age <= times.ttl || saving {
         Plan::Serve
     } else if age <= times.max_stale {
         Plan::ServeAndRevalidate

@@ -69,7 +69,7 @@ impl Proxied {
         let limit = query.get("n").and_then(|n| n.parse().ok()).unwrap_or(10_000);
         let seen = self
             .catalog
-            .tags(&&origin.repository, query.get("last"), limit)
+            .tags(&origin.repository, query.get("last"), limit)
             .await
             .map_err(|error| answers::catalog_error(&error))?;
         let Some(tags) = seen else {

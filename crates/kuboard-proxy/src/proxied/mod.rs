@@ -13,6 +13,8 @@ mod lists;
 mod manifests;
 mod members;
 mod tags;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Weak};
 

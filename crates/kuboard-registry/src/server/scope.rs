@@ -125,10 +125,7 @@ mod tests {
         check("repository::pull", "");
         check("repository", "");
         check("repository:a:pull repository:b:push", "repository:a:pull repository:b:push");
-        check(
-            &"repository:a:pull ".repeat(1000),
-            "repository:a:pull ".repeat(64).trim_end(),
-        );
+        check(&"repository:a:pull ".repeat(1000), "repository:a:pull ".repeat(64).trim_end());
         check(&format!("repository:{}:pull", "a".repeat(600)), "");
     }
 }

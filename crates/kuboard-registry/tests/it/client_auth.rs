@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use kuboard_registry::{
     client::{Upstream, UpstreamConfig},
-    credentials::{Credential, Credentials, Secret},
+    credentials::{Chain, Credential, CredentialError, Credentials, Secret, Static},
 };
 use kuboard_rt::BoxFuture;
 use parking_lot::Mutex;
@@ -270,7 +270,8 @@ async fn the_operator_may_trust_a_foreign_realm() {
 /// What comes of an answer of the token service.
 async fn check_service(case: &str, answer: fn(&Seen) -> Reply, start: &str, part: &str) {
     let server = token_registry(answer).await;
-    let rig = Setup::new(&[&server.url()]).user("user").build();
+    let setup = Setup::new(&[&server.url()]).user("user");
+    let rig = setup.impatient_if(start == "timeout").build();
     expect(case, &head(&rig.upstream, "team/a").await, start, part);
 }
 
@@ -323,8 +324,7 @@ impl Credentials for Replaceable {
         &'a self,
         _registry: &'a str,
         _repository: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Credential>, kuboard_registry::credentials::CredentialError>>
-    {
+    ) -> BoxFuture<'a, Result<Option<Credential>, CredentialError>> {
         let password = Secret::from(self.0.lock().clone());
         let found = Credential::Basic { user: "user".into(), password };
         Box::pin(async { Ok(Some(found)) })
@@ -406,7 +406,7 @@ async fn mirrors_get_their_own_credentials_or_none() {
 
     let (host, password) = (format!("127.0.0.1:{}", mirror.port()), Secret::new("other"));
     let other = Credential::Basic { user: "mirror".into(), password };
-    let own = kuboard_registry::credentials::Static::new(host, other);
+    let own = Static::new(host, other);
     let rig = Setup::new(&[&mirror.url(), &server.url()]).source(Arc::new(own)).build();
     expect("its own", &head(&rig.upstream, "team/a").await, "ok", "");
     assert_eq!(mirror.log()[2].authorization(), "Basic bWlycm9yOm90aGVy");
@@ -423,7 +423,10 @@ async fn a_mirror_that_names_the_upstreams_realm_gets_an_anonymous_token() {
     .await;
     // Another host name than the upstream's own endpoint.
     let mirror_url = format!("http://localhost:{}", mirror.port());
-    let rig = Setup::new(&[&mirror_url, &hub.url()]).user("user").build();
+    let host = format!("localhost:{}", mirror.port());
+    let password = Secret::new(PASSWORD);
+    let own = Static::new(host, Credential::Basic { user: "mirror".into(), password });
+    let rig = Setup::new(&[&mirror_url, &hub.url()]).source(Arc::new(own)).build();
     expect("anonymous", &head(&rig.upstream, "team/a").await, "ok", "");
     assert_eq!(mirror.hits(), 2);
     assert_eq!(hub.log()[0].header("authorization"), None);
@@ -438,6 +441,7 @@ async fn a_callers_rights_are_the_upstreams_to_tell() {
             "secret" if known => Reply::new(403),
             "gone" if known => Reply::new(404),
             "broken" => Reply::new(500),
+            "limited" => Reply::new(429),
             _ if known => manifest(),
             _ => Reply::unauthorized("Basic realm=\"x\""),
         }
@@ -454,6 +458,9 @@ async fn a_callers_rights_are_the_upstreams_to_tell() {
         (USER, "secret", "ok false"),
         (USER, "gone", "ok false"),
         (USER, "broken", "unavailable"),
+        (USER, "limited", "throttled"),
+        // What was said to them does not bind us.
+        (USER, "latest", "ok true"),
     ];
     for (authorization, tag, expected) in cases {
         let (name, tag) = (repository("team/a"), reference(tag));
@@ -486,7 +493,7 @@ async fn without_an_endpoint_of_its_own_nobody_can_be_verified() {
         UpstreamConfig::new("docker.io", vec!["https://mirror.example.org".parse().unwrap()]);
     config.connect_timeout = Duration::from_millis(1);
     let metrics = prometheus::Registry::new();
-    let none: Arc<dyn Credentials> = Arc::new(kuboard_registry::credentials::Chain::default());
+    let none: Arc<dyn Credentials> = Arc::new(Chain::default());
     let upstream = Upstream::new(config, none, &metrics).unwrap();
     let outcome = upstream.verify_caller(&repository("a"), &reference("b"), USER).await;
     expect("nobody", &told(outcome, |seen| seen.to_string()), "refused", "no endpoint");

@@ -180,7 +180,7 @@ async fn answers_that_are_no_manifests() {
     ];
     for (case, answer, start, part) in cases {
         let server = Scripted::start(answer).await;
-        let rig = || Setup::new(&[&server.url()]).build();
+        let rig = || Setup::new(&[&server.url()]).impatient_if(start == "timeout").build();
         let (name, tag) = (repository("team/app"), reference("latest"));
         if !start.is_empty() {
             let line = told(rig().upstream.head_manifest(&name, &tag).await, |_| String::new());
@@ -210,7 +210,7 @@ async fn bodies_that_end_badly_or_not_at_all() {
     ];
     for (case, answer, start, part) in cases {
         let server = Scripted::start(answer).await;
-        let rig = Setup::new(&[&server.url()]).build();
+        let rig = Setup::new(&[&server.url()]).impatient_if(start == "timeout").build();
         let outcome =
             rig.upstream.get_manifest(&repository("team/app"), &reference("latest")).await;
         expect(case, &told(outcome, |_| String::new()), start, part);
@@ -263,7 +263,8 @@ async fn check_blob(
     expected: &str,
 ) {
     let server = Scripted::start(answer).await;
-    let rig = Setup::new(&[&server.url()]).build();
+    let stuck = expected.contains("TimedOut");
+    let rig = Setup::new(&[&server.url()]).impatient_if(stuck).build();
     let digest = Digest::sha256(BLOB);
     let line = match rig.upstream.get_blob(&repository("team/app"), &digest, from, to).await {
         Ok(blob) => drink(blob).await,

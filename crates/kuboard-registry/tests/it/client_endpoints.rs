@@ -202,7 +202,8 @@ async fn downloads_hold_places_that_small_requests_do_not_need() {
 async fn check_wrong_blob(case: &str, first: fn(&Seen) -> Reply, blame: bool) {
     let mirror = Scripted::start(first).await;
     let server = Scripted::start(|_| Reply::ok(BLOB)).await;
-    let rig = Setup::new(&[&mirror.url(), &server.url()]).build();
+    let setup = Setup::new(&[&mirror.url(), &server.url()]);
+    let rig = setup.impatient_if(case == "stuck").build();
     let (name, digest) = (repository("team/app"), Digest::sha256(BLOB));
     for (mirror_hits, own_hits) in [(1, 0), (1, 1), (1, 2)] {
         let mut blob = rig.upstream.get_blob(&name, &digest, 0, None).await.unwrap();

@@ -257,10 +257,19 @@ impl Setup {
     /// The upstream `upstream.test` at these addresses, the last being its own.
     pub(crate) fn new(endpoints: &[&str]) -> Setup {
         let endpoints = endpoints.iter().map(|url| Url::parse(url).unwrap()).collect();
-        let mut config = UpstreamConfig::new("upstream.test", endpoints);
-        config.read_timeout = Duration::from_millis(500);
-        config.connect_timeout = Duration::from_millis(500);
+        let config = UpstreamConfig::new("upstream.test", endpoints);
         Setup { config, credentials: Arc::new(Chain::default()) }
+    }
+
+    /// Gives up soon: for cases that end in a timeout, and for no other, as a machine under load
+    /// may be slower than this.
+    pub(crate) fn impatient_if(self, ends_in_timeout: bool) -> Setup {
+        self.configure(|config| {
+            if ends_in_timeout {
+                config.connect_timeout = Duration::from_millis(200);
+                config.read_timeout = Duration::from_millis(200);
+            }
+        })
     }
 
     pub(crate) fn configure(mut self, change: impl FnOnce(&mut UpstreamConfig)) -> Setup {

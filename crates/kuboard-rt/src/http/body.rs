@@ -294,6 +294,7 @@ mod tests {
             (9_500_000..99_000_000, COPIED_PIECE),
         ] {
             let expected = &bytes[range.start as usize..(range.end as usize).min(bytes.len())];
+            mapping.make_cold();
             let mut body = Body::mapped(mapping.clone(), range);
             body.set_piece(piece);
             check(body, Some(expected.len() as u64), Ok(expected)).await;

@@ -1,6 +1,7 @@
 //! One connection: finds out its protocol, runs it, watches it, and ends it in good order.
 
 use super::exchange::{Exchange, Lane, Outgoing};
+use super::limits::FREE_HEADERS;
 use super::progress::{Progress, Verdict, Watch};
 use super::socket::Socket;
 use super::wire::{Slot, Wire};
@@ -134,9 +135,11 @@ impl Serving {
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(limits.header_timeout)
-            .max_headers(limits.max_headers)
             .max_header_size(limits.max_header_bytes)
             .max_buf_size(BUFFER.max(limits.max_header_bytes));
+        if limits.max_headers != FREE_HEADERS {
+            builder.max_headers(limits.max_headers);
+        }
         let service = service(self.exchange(lane));
         let mut connection = builder.serve_connection(TokioIo::new(io), service);
         let running = Pin::new(&mut connection);

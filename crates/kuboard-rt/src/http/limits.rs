@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// This many headers the HTTP library parses without allocating.
+pub(crate) const FREE_HEADERS: usize = 100;
+
 /// Bounds of one listener.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Limits {
@@ -26,7 +29,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
             max_header_bytes: 64 << 10,
-            max_headers: 128,
+            max_headers: FREE_HEADERS,
             max_connections: 8192,
             max_streams: 128,
         }

@@ -47,7 +47,7 @@ pub enum Error {
         reason: String,
     },
     /// The TLS library refused.
-    #[error("tls")]
+    #[error("the tls library refused")]
     Tls(#[from] rustls::Error),
     /// A blocking step did not run.
     #[error("interrupted")]

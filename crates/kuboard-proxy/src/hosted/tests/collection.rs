@@ -3,16 +3,19 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
-use futures_util::future::join_all;
+use futures_util::{future::join_all, stream::BoxStream};
 use kuboard_oci::Digest;
+use kuboard_rt::{BoxFuture, Clock};
+use kuboard_store::{Blob, BlobStore, Found, MemoryStore, Result, Verified};
 use serde_json::Value;
 
 use super::{Bench, LEASE, digest_of, image, script::run};
+use crate::hosted::Hosted;
 
 #[tokio::test]
 async fn leases_hold_what_nothing_refers_to() {
@@ -70,7 +73,6 @@ async fn a_manifest_keeps_its_own_bytes() {
 
 #[tokio::test]
 async fn untagged_manifests_go_when_asked_for() {
-    use kuboard_rt::Clock;
     let bench = Bench::new().await;
     let old = bench.push_image("a", "v", &["old"]).await;
     assert_eq!(bench.head(&format!("/v2/a/manifests/{old}")).await, 200);
@@ -94,6 +96,68 @@ async fn readable(bench: &Bench, repository: &str, manifest: &Value) {
         let got = bench.ask("GET", &format!("/v2/{repository}/blobs/{digest}"), &[], b"").await;
         assert_eq!(got.status, 200, "{repository} {digest}");
         assert_eq!(Digest::sha256(&got.body).to_string(), digest);
+    }
+}
+
+/// A store with a collection just before, or just after, each publication.
+#[derive(Default)]
+struct Interrupted {
+    inner: MemoryStore,
+    hosted: OnceLock<Weak<Hosted>>,
+    before: bool,
+}
+
+impl Interrupted {
+    async fn collect_if(&self, wanted: bool) {
+        if let Some(hosted) = self.hosted.get().and_then(Weak::upgrade).filter(|_| wanted) {
+            hosted.collect(hosted.clock.now_ms(), None).await.unwrap();
+        }
+    }
+}
+
+impl BlobStore for Interrupted {
+    fn stat<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<u64>>> {
+        self.inner.stat(digest)
+    }
+    fn open<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<Blob>>> {
+        self.inner.open(digest)
+    }
+    fn publish(&self, verified: Verified) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.collect_if(self.before).await;
+            self.inner.publish(verified).await?;
+            self.collect_if(!self.before).await;
+            Ok(())
+        })
+    }
+    fn remove<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<bool>> {
+        self.inner.remove(digest)
+    }
+    fn walk(&self) -> BoxStream<'_, Result<Found>> {
+        self.inner.walk()
+    }
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+/// Content that is due for collection is pushed again, and the collector comes in between.
+#[tokio::test]
+async fn what_is_pushed_anew_is_not_collected_as_old() {
+    for before in [true, false] {
+        let store = Arc::new(Interrupted { before, ..Interrupted::default() });
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let bench = Bench::over(store.clone(), folder, true).await;
+        for _ in 0..2 {
+            let digest = bench.push_image("a", "v", &["layer"]).await;
+            readable(&bench, "a", &image(&["layer"])).await;
+            bench.ask("DELETE", &format!("/v2/a/manifests/{digest}"), &[], b"").await;
+            bench.clock.advance(LEASE * 2);
+            // In the second round the old content is due while the new one is pushed.
+            store.hosted.get_or_init(|| Arc::downgrade(&bench.hosted));
+        }
+        bench.collect().await;
+        assert_eq!(bench.store.stat(&digest_of(&image(&["layer"]))).await.unwrap(), None);
     }
 }
 

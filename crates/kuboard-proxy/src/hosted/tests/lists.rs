@@ -43,7 +43,10 @@ async fn referrers(bench: &Bench, subject: &Digest, query: &str) -> (Vec<Value>,
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("content-type"), media_type::OCI_INDEX);
     let body = answer.json();
-    assert_eq!((&body["mediaType"], &body["schemaVersion"]), (&json!(media_type::OCI_INDEX), &json!(2)));
+    assert_eq!(
+        (&body["mediaType"], &body["schemaVersion"]),
+        (&json!(media_type::OCI_INDEX), &json!(2))
+    );
     (body["manifests"].as_array().unwrap().clone(), answer.header("oci-filters-applied"))
 }
 

@@ -58,7 +58,8 @@ impl MountSource for Mounts {
         repository: &'a str,
         digest: &'a Digest,
     ) -> BoxFuture<'a, Option<Mountable>> {
-        let found = self.cached.iter().find(|((name, known), _)| *name == repository && known == digest);
+        let found =
+            self.cached.iter().find(|((name, known), _)| *name == repository && known == digest);
         let found = found.map(|(_, bytes)| bytes.clone());
         Box::pin(async move {
             let bytes = found?;
@@ -108,11 +109,15 @@ impl Bench {
     }
 
     async fn open(folder: Arc<TempDir>, exclusive: bool) -> Self {
-        let store: Arc<dyn BlobStore> =
-            Arc::new(DiskStore::open(folder.path().join("blobs")).unwrap());
+        let store = Arc::new(DiskStore::open(folder.path().join("blobs")).unwrap());
+        Self::over(store, folder, exclusive).await
+    }
+
+    async fn over(store: Arc<dyn BlobStore>, folder: Arc<TempDir>, exclusive: bool) -> Self {
         let catalog = Catalog::open_file(&folder.path().join("catalog.db")).await.unwrap();
         let clock = Arc::new(ManualClock::new(NOW));
-        let pulls = IntCounterVec::new(Opts::new("pulls", "Pulls."), &["registry", "kind", "result"]);
+        let pulls =
+            IntCounterVec::new(Opts::new("pulls", "Pulls."), &["registry", "kind", "result"]);
         let hosted = Hosted::new(HostedParts {
             store: store.clone(),
             spool: Spool::open(folder.path().join("uploads")).unwrap(),

@@ -75,7 +75,8 @@ async fn an_aborted_chunk_leaves_what_was_written() {
         assert_eq!(cancel.status, 409);
         drop(client);
         // The session comes free when the server has noticed.
-        let mut answer = bench.ask("PATCH", &location, &[("content-range", "5-10")], b" world").await;
+        let mut answer =
+            bench.ask("PATCH", &location, &[("content-range", "5-10")], b" world").await;
         for _ in 0..1000 {
             if answer.status != 409 {
                 break;
@@ -109,6 +110,10 @@ async fn a_pushed_and_pulled_blob_over_the_wire() {
     assert!(answers.starts_with("HTTP/1.1 201 Created\r\n"), "{answers}");
     assert!(answers.ends_with("\r\n\r\nhello"), "{answers}");
     // HEAD and GET say the same length.
-    assert_eq!(answers.to_ascii_lowercase().matches("content-length: 5\r\n").count(), 2, "{answers}");
+    assert_eq!(
+        answers.to_ascii_lowercase().matches("content-length: 5\r\n").count(),
+        2,
+        "{answers}"
+    );
     tasks.drain(Duration::from_secs(5)).await;
 }
