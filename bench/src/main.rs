@@ -23,7 +23,7 @@ mod rounds;
 mod series;
 mod tls;
 mod wire;
-mod zot;
+mod yardstick;
 
 use std::process::ExitCode;
 

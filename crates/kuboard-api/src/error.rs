@@ -30,6 +30,20 @@ impl Problem {
     }
 }
 
+/// `key: fact; hint: …`, in one line.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "; hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A configuration that cannot be used: at least one [`Problem`], in the order of the text.
 ///
 /// Displayed as `file:line:column: fact`, followed by `hint: …`, a problem after the other.

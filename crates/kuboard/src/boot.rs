@@ -41,7 +41,7 @@ pub(crate) fn config(place: &Place) -> anyhow::Result<Config> {
         Some(file) => {
             let text = fs::read_to_string(file)
                 .with_context(|| format!("{} can't be read", file.display()))?;
-            Config::parse(&text).with_context(|| file.display().to_string())?
+            Config::parse_file(&file.display().to_string(), &text)?
         }
     };
     if let Some(dir) = &place.data_dir {

@@ -49,6 +49,12 @@ fn settings(args: &UpArgs) -> anyhow::Result<Config> {
         LogFormat::Json => log::Format::Json,
     };
     log::init(format, &config.log.filter)?;
+    for advice in config.advice() {
+        tracing::warn!("{advice}");
+    }
+    if let Err(error) = kuboard_rt::process::raise_open_files() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
     Ok(config)
 }
 

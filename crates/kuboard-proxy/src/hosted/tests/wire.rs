@@ -67,7 +67,7 @@ async fn an_aborted_chunk_leaves_what_was_written() {
             "{method} {location}?digest={digest} HTTP/1.1\r\nhost: x\r\ncontent-length: 11\r\n\r\nhello"
         );
         client.write_all(head.as_bytes()).await.unwrap();
-        // One byte is held back from whoever looks on while the request runs.
+        // Who looks on while the request runs is told how far it is.
         wait_for(&bench, &location, "0-4").await;
         let second = bench.ask("PATCH", &location, &[], b"x").await;
         assert_eq!((second.status, second.code().as_str()), (409, "BLOB_UPLOAD_INVALID"));
