@@ -15,8 +15,10 @@ pub(crate) struct Plan {
     pub(crate) blob: u64,
     /// Clients that download it side by side.
     pub(crate) readers: usize,
-    /// One manifest measurement.
-    pub(crate) manifest_time: Duration,
+    /// How often each of them downloads it in one measurement.
+    pub(crate) repeats: usize,
+    /// Length of one manifest measurement.
+    pub(crate) manifest_seconds: u64,
     /// The pushed blob.
     pub(crate) push: u64,
     /// The small blob of the memory measure; the large one is `blob`.
@@ -39,7 +41,8 @@ impl Plan {
             only,
             blob: if quick { 128 * MIB } else { GIB },
             readers: 4,
-            manifest_time: Duration::from_millis(if quick { 1000 } else { 4000 }),
+            repeats: if quick { 4 } else { 1 },
+            manifest_seconds: if quick { 1 } else { 4 },
             push: if quick { 64 * MIB } else { 512 * MIB },
             small_blob: 64 * MIB,
             crowd: 100,

@@ -74,9 +74,8 @@ pub(crate) fn drop_bytes(stream: &TcpStream, most: u64) -> Result<u64> {
     let most = usize::try_from(most.min(8 * MIB))?;
     // SAFETY: with MSG_TRUNC a TCP socket discards what it would have copied (tcp(7)), so that
     // nothing is written through the pointer; the descriptor is open as long as `stream`.
-    let count = unsafe {
-        libc::recv(stream.as_raw_fd(), std::ptr::null_mut(), most, libc::MSG_TRUNC)
-    };
+    let count =
+        unsafe { libc::recv(stream.as_raw_fd(), std::ptr::null_mut(), most, libc::MSG_TRUNC) };
     u64::try_from(count).map_err(|_| std::io::Error::last_os_error()).context("receive")
 }
 

@@ -21,6 +21,7 @@ use clap::Parser;
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
+    kuboard_rt::process::tune_allocator();
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Up(args) => serve::up(&args),

@@ -81,7 +81,7 @@ async fn run(config: Config, roles: &[Role]) -> anyhow::Result<ExitCode> {
         scope.spawn("registry", move |stop| room.run(stop));
         registry
     } else {
-        front_role(&config)?
+        front_role(&config, &health)?
     };
     let top = Arc::new(Top { registry, metrics, health: health.clone(), certificates });
     listen(&config, &mut scope, top, grace).await?;
@@ -199,7 +199,7 @@ fn watch_health(health: &Health, stores: &Stores, config: &Config) {
     });
 }
 
-fn front_role(config: &Config) -> anyhow::Result<Arc<dyn Handler>> {
+fn front_role(config: &Config, health: &Health) -> anyhow::Result<Arc<dyn Handler>> {
     fs::create_dir_all(&config.data_dir)?;
     let front: Arc<Front> = FrontConfig {
         caches: config.proxy.caches.iter().map(ToString::to_string).collect(),
@@ -207,6 +207,11 @@ fn front_role(config: &Config) -> anyhow::Result<Arc<dyn Handler>> {
         read_timeout: config.server.limits.idle_timeout.duration(),
     }
     .build()?;
+    let asked = front.clone();
+    health.register("caches", move || {
+        let front = asked.clone();
+        Box::pin(async move { front.ready().await })
+    });
     Ok(front)
 }
 

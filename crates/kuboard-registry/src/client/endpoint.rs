@@ -114,6 +114,8 @@ pub(super) enum Order {
 
 /// Endpoints that failed this often in a row are not asked at all while they cool down.
 const DEAD_AFTER: u32 = 3;
+/// Failures within this time count once: one restart breaks all requests under way.
+const BURST: Duration = Duration::from_millis(250);
 const FIRST_COOL_DOWN: Duration = Duration::from_secs(1);
 const LONGEST_COOL_DOWN: Duration = Duration::from_secs(30);
 /// For an upstream that throttles without saying for how long.
@@ -128,6 +130,8 @@ const BLAMED: Duration = Duration::from_secs(5 * 60);
 struct Health {
     /// In a row.
     failures: u32,
+    /// When the last failure that counts happened.
+    failed_at: Option<Duration>,
     cooling_until: Duration,
     blamed_until: Duration,
     throttled_until: Duration,
@@ -188,6 +192,7 @@ impl Healths {
     pub(super) fn succeeded(&mut self, index: usize) {
         if let Some(health) = self.0.get_mut(index) {
             health.failures = 0;
+            health.failed_at = None;
             health.cooling_until = Duration::ZERO;
         }
     }
@@ -195,6 +200,10 @@ impl Healths {
     /// No connection, no answer in time, or a gateway's error.
     pub(super) fn failed(&mut self, index: usize, now: Duration) {
         if let Some(health) = self.0.get_mut(index) {
+            if health.failed_at.is_some_and(|at| now.saturating_sub(at) < BURST) {
+                return;
+            }
+            health.failed_at = Some(now);
             health.failures = health.failures.saturating_add(1);
             let doublings = health.failures.saturating_sub(1).min(16);
             let cool_down = FIRST_COOL_DOWN.saturating_mul(1 << doublings).min(LONGEST_COOL_DOWN);
@@ -311,13 +320,24 @@ mod tests {
         health.failed(0, Duration::from_secs(102));
         assert_eq!(plan(&health, 103), (vec![1], vec![(0, Skip::Down, 3 * SECOND)]));
         assert_eq!(plan(&health, 106), (vec![0, 1], vec![]));
-        for _ in 0..100 {
-            health.failed(0, Duration::from_secs(200));
+        for at in 101..=200 {
+            health.failed(0, Duration::from_secs(at));
         }
+        assert_eq!(plan(&health, 200), (vec![1], vec![(0, Skip::Down, 30 * SECOND)]));
         assert_eq!(plan(&health, 230), (vec![0, 1], vec![]));
         health.failed(0, Duration::from_secs(300));
         health.succeeded(0);
         assert_eq!(plan(&health, 300), (vec![0, 1], vec![]));
+    }
+
+    #[test]
+    fn a_burst_of_failures_counts_once() {
+        let all = made("docker.io", &["https://registry-1.docker.io"], &[]);
+        let mut health = Healths::new(1);
+        for at in 0..16 {
+            health.failed(0, SECOND + Duration::from_millis(at));
+        }
+        assert_eq!(health.plan(&all, Order::Configured, SECOND).ask, [0]);
     }
 
     #[test]

@@ -9,9 +9,9 @@
 //!        └ transport   one request: TLS, time limits
 //! ```
 //!
-//! The decisions ([`RateLimit`] and its kin: boundary, endpoint, lockout, rate, redirect) are
-//! pure. Secrets go to the endpoints that are the upstream itself and to token services in its
-//! trust boundary, and to no log.
+//! The decisions (boundary, endpoint, lockout, rate, redirect) are pure. Secrets go to the
+//! endpoints that are the upstream itself and to token services in its trust boundary, and to
+//! no log.
 
 mod auth;
 mod blobs;

@@ -12,33 +12,30 @@ use crate::client_script::{
 const BLOB: &[u8] = b"0123456789";
 
 /// The outcomes of HEAD and GET for a reference at a registry that answers so.
-#[track_caller]
-fn manifests(
-    case: &'static str,
+async fn manifests(
+    case: &str,
     wanted: String,
     answer: fn(&Seen) -> Reply,
-    head: (&'static str, &'static str),
-    get: (&'static str, &'static str),
-) -> impl Future<Output = ()> {
-    async move {
-        let server = Scripted::start(answer).await;
-        // Two of them: what one question shows of the endpoint must not answer the next.
-        let rig = || Setup::new(&[&server.url()]).build();
-        let (name, wanted) = (repository("library/alpine"), reference(&wanted));
-        let outcome = rig().upstream.head_manifest(&name, &wanted).await;
-        let line = told(outcome, |seen| {
-            let digest = seen.digest.map_or("none".to_owned(), |digest| digest.to_string());
-            let media_type = seen.media_type.unwrap_or_default();
-            format!("{digest} {media_type} {:?} {:?}", seen.size, seen.etag)
-        });
-        expect(&format!("HEAD: {case}"), &line, head.0, head.1);
-        let outcome = rig().upstream.get_manifest(&name, &wanted).await;
-        let line = told(outcome, |seen| {
-            assert_eq!(seen.bytes, MANIFEST, "byte for byte");
-            format!("{} {}", seen.digest, seen.media_type)
-        });
-        expect(&format!("GET: {case}"), &line, get.0, get.1);
-    }
+    head: (&str, &str),
+    get: (&str, &str),
+) {
+    let server = Scripted::start(answer).await;
+    // Two of them: what one question shows of the endpoint must not answer the next.
+    let rig = || Setup::new(&[&server.url()]).build();
+    let (name, wanted) = (repository("library/alpine"), reference(&wanted));
+    let outcome = rig().upstream.head_manifest(&name, &wanted).await;
+    let line = told(outcome, |seen| {
+        let digest = seen.digest.map_or("none".to_owned(), |digest| digest.to_string());
+        let media_type = seen.media_type.unwrap_or_default();
+        format!("{digest} {media_type} {:?} {:?}", seen.size, seen.etag)
+    });
+    expect(&format!("HEAD: {case}"), &line, head.0, head.1);
+    let outcome = rig().upstream.get_manifest(&name, &wanted).await;
+    let line = told(outcome, |seen| {
+        assert_eq!(seen.bytes, MANIFEST, "byte for byte");
+        format!("{} {}", seen.digest, seen.media_type)
+    });
+    expect(&format!("GET: {case}"), &line, get.0, get.1);
 }
 
 fn typed() -> Reply {

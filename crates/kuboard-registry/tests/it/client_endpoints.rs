@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use kuboard_oci::Digest;
-use kuboard_registry::client::{RateLimit, Upstream};
+use kuboard_registry::client::{RateLimit, Upstream, UpstreamConfig};
 use tokio::net::TcpListener;
 
 use crate::client_script::{
@@ -104,9 +104,10 @@ async fn a_dead_upstream_is_left_alone_and_found_again() {
     let Rig { upstream, clock, metrics: _ } = &Setup::new(&[&address]).build();
     for _ in 0..3 {
         expect("refused", &head(upstream).await, "unavailable", "cannot be reached");
+        clock.advance(Duration::from_millis(300));
     }
     expect("left alone", &head(upstream).await, "unavailable", "failed several times");
-    clock.advance(Duration::from_secs(4));
+    clock.advance(Duration::from_millis(3700));
     expect("asked again", &head(upstream).await, "unavailable", "cannot be reached");
     expect("left alone", &head(upstream).await, "unavailable", "not asked for another 8 s");
 }
@@ -255,7 +256,8 @@ async fn an_upstream_may_be_made_again_under_its_name() {
 
 #[tokio::test]
 async fn configurations_that_cannot_be() {
-    let cases: [(fn(&mut kuboard_registry::client::UpstreamConfig), &str); 6] = [
+    type Case = (fn(&mut UpstreamConfig), &'static str);
+    let cases: [Case; 6] = [
         (|config| config.endpoints.clear(), "has no endpoint"),
         (|config| config.endpoints[0].set_query(Some("x")), "number 1"),
         (|config| config.concurrency = 0, "concurrency"),

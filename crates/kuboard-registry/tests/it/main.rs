@@ -1,10 +1,16 @@
 //! The crate as its users see it.
 
+#[cfg(test)]
 mod client_auth;
+#[cfg(test)]
 mod client_content;
-mod client_endpoints;
-mod client_network;
+#[cfg(test)]
 mod client_credentials;
+#[cfg(test)]
+mod client_endpoints;
+#[cfg(test)]
+mod client_network;
+#[cfg(test)]
 mod client_script;
 #[cfg(test)]
 mod server;
