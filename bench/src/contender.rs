@@ -81,7 +81,11 @@ impl Kind {
         let done = command.arg("--version").output()?;
         // zot answers on its error stream.
         let text = [done.stdout, done.stderr].concat();
-        Ok(String::from_utf8_lossy(&text).lines().next().unwrap_or("says nothing").to_owned())
+        let text = String::from_utf8_lossy(&text);
+        let line = text.lines().next().unwrap_or("says nothing");
+        // Go programs begin with the path that they were called by.
+        let program = command.get_program().to_string_lossy();
+        Ok(line.trim_start_matches(program.as_ref()).trim().to_owned())
     }
 
     /// Starts one.

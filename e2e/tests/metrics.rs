@@ -36,7 +36,7 @@ fn metrics_are_clean_and_count() -> Result<()> {
     let bytes = image.blob_bytes() as f64;
     kuboard.client().pull("up.test/team/app", "v1")?;
     // A client that comes while the last bytes are written to disk joins the download: a miss.
-    tool::wait_until("the cached blobs", Duration::from_secs(20), || {
+    tool::wait_until("the cached blobs", Duration::from_secs(60), || {
         Ok(kuboard.metric("registry_storage_used_bytes", &["area=\"cache\""])? >= bytes)
     })?;
     for _ in 0..2 {

@@ -43,7 +43,8 @@ impl Scene {
     /// What a client sees who asks for a manifest by tag.
     fn manifest(&self, tag: &str, expected: &Image) -> Result<String> {
         let get = Request::get(format!("/v2/up.test/team/app/manifests/{tag}"))
-            .header("Accept", media_type::ACCEPT_ALL);
+            .header("Accept", media_type::ACCEPT_ALL)
+            .within(BOUND);
         Ok(match get.send(self.kuboard.address()) {
             Err(_) => "broken".to_owned(),
             Ok(answer) if answer.status != 200 => answer.status.to_string(),
@@ -55,7 +56,7 @@ impl Scene {
 
     /// What a client sees who asks for a blob.
     fn blob(&self, blob: &Blob) -> Result<String> {
-        let get = Request::get(format!("/v2/up.test/team/app/blobs/{}", blob.digest));
+        let get = Request::get(format!("/v2/up.test/team/app/blobs/{}", blob.digest)).within(BOUND);
         Ok(match get.send(self.kuboard.address()) {
             Err(_) => "broken".to_owned(),
             Ok(answer) if answer.status != 200 => answer.status.to_string(),
@@ -128,42 +129,70 @@ fn recovers(name: &str, scene: &mut Scene) -> Result<()> {
     })
 }
 
+/// The rows that were not as expected; all rows are tried.
+#[derive(Default)]
+struct Table(Vec<String>);
+
+impl Table {
+    fn row(&mut self, outcome: Result<()>) {
+        self.0.extend(outcome.err().map(|error| format!("{error:#}")));
+    }
+
+    fn verdict(self) -> Result<()> {
+        ensure!(self.0.is_empty(), "{}", self.0.join("\n"));
+        Ok(())
+    }
+}
+
 const WARNED: &[&str] = &["right, warned"];
 const RIGHT: &[&str] = &["right"];
 
 #[test]
 fn dead_and_refusing_upstreams() -> Result<()> {
+    let mut table = Table::default();
     let fails = |statuses| Expected { cached_tag: WARNED, new_tag: statuses, new_blob: statuses };
-    check(
+    table.row(check(
         "killed",
         |scene| {
             scene.upstream.kill();
             Ok(())
         },
         &fails(&["502", "503"]),
-    )?;
+    ));
     let always = |fault: Fault| {
         move |scene: &mut Scene| {
             scene.upstream.fault(On::any(), fault, None);
             Ok(())
         }
     };
-    check("429, wait a second", always(Fault::throttled(1)), &fails(&["429", "503"]))?;
+    table.row(check("429, wait a second", always(Fault::throttled(1)), &fails(&["429", "503"])));
     // Whoever is told to wait an hour may do so: no recovery is due.
-    compare("429, wait an hour", always(Fault::throttled(3600)), &fails(&["429", "503"]))?;
-    check("401 without a challenge", always(Fault::status(401)), &fails(&["403", "502"]))?;
+    table.row(
+        compare("429, wait an hour", always(Fault::throttled(3600)), &fails(&["429", "503"]))
+            .map(drop),
+    );
+    table.row(check(
+        "401 without a challenge",
+        always(Fault::status(401)),
+        &fails(&["403", "502"]),
+    ));
     let mut challenge = Headers::default();
     challenge.add("WWW-Authenticate", "Basic realm=\"x\"");
-    check("401 again and again", always(Fault::Status(401, challenge)), &fails(&["403", "502"]))?;
-    check("403", always(Fault::status(403)), &fails(&["403", "502"]))?;
-    check("500", always(Fault::status(500)), &fails(&["502", "503"]))?;
-    check("503", always(Fault::status(503)), &fails(&["502", "503"]))?;
-    check("hangs up without an answer", always(Fault::Drop), &fails(&["502", "503"]))?;
-    check(
+    table.row(check(
+        "401 again and again",
+        always(Fault::Status(401, challenge)),
+        &fails(&["403", "502"]),
+    ));
+    table.row(check("403", always(Fault::status(403)), &fails(&["403", "502"])));
+    table.row(check("500", always(Fault::status(500)), &fails(&["502", "503"])));
+    table.row(check("503", always(Fault::status(503)), &fails(&["502", "503"])));
+    table.row(check("hangs up without an answer", always(Fault::Drop), &fails(&["502", "503"])));
+    table.row(check(
         "accepts and says nothing",
         always(Fault::Delay(Duration::from_secs(120))),
         &fails(&["502", "503", "504"]),
-    )
+    ));
+    table.verdict()
 }
 
 #[test]
@@ -174,19 +203,32 @@ fn lying_upstreams() -> Result<()> {
             Ok(())
         }
     };
+    let mut table = Table::default();
     // HEAD tells the truth, so that cached tags are found unchanged.
     const CACHED: &[&str] = &["right", "right, warned"];
     let lies = |new_blob| Expected { cached_tag: CACHED, new_tag: &["502"], new_blob };
-    check("wrong bytes", always(Fault::WrongBytes), &lies(&["broken", "502"]))?;
-    check(
+    table.row(check("wrong bytes", always(Fault::WrongBytes), &lies(&["broken", "502"])));
+    table.row(check(
         "cut at 100 bytes, always",
         always(Fault::Cut { after: 100 }),
         &lies(&["broken", "502"]),
-    )?;
-    check("10 bytes fewer than promised", always(Fault::Length(10)), &lies(&["broken", "502"]))?;
-    check("10 bytes more than promised", always(Fault::Length(-10)), &lies(&["broken", "502"]))?;
-    check("5 MiB too long", always(Fault::Oversize(5 << 20)), &lies(&["broken", "502", "right"]))?;
-    check(
+    ));
+    table.row(check(
+        "10 bytes fewer than promised",
+        always(Fault::Length(10)),
+        &lies(&["broken", "502"]),
+    ));
+    table.row(check(
+        "10 bytes more than promised",
+        always(Fault::Length(-10)),
+        &lies(&["broken", "502"]),
+    ));
+    table.row(check(
+        "5 MiB too long",
+        always(Fault::Oversize(5 << 20)),
+        &lies(&["broken", "502", "right"]),
+    ));
+    table.row(check(
         "redirects in a circle",
         |scene| {
             let fault = Fault::redirect(scene.upstream.url());
@@ -194,11 +236,13 @@ fn lying_upstreams() -> Result<()> {
             Ok(())
         },
         &Expected { cached_tag: WARNED, new_tag: &["502"], new_blob: &["502"] },
-    )
+    ));
+    table.verdict()
 }
 
 #[test]
 fn clumsy_upstreams_still_serve() -> Result<()> {
+    let mut table = Table::default();
     let right = Expected { cached_tag: RIGHT, new_tag: RIGHT, new_blob: RIGHT };
     let on_blobs = |fault: Fault, times: Option<u32>| {
         move |scene: &mut Scene| {
@@ -206,9 +250,17 @@ fn clumsy_upstreams_still_serve() -> Result<()> {
             Ok(())
         }
     };
-    check("cut at 1 MiB, once", on_blobs(Fault::Cut { after: 1 << 20 }, Some(1)), &right)?;
-    check("cut at 1 MiB, twice", on_blobs(Fault::Cut { after: 1 << 20 }, Some(2)), &right)?;
-    check(
+    table.row(check(
+        "cut at 1 MiB, once",
+        on_blobs(Fault::Cut { after: 1 << 20 }, Some(1)),
+        &right,
+    ));
+    table.row(check(
+        "cut at 1 MiB, twice",
+        on_blobs(Fault::Cut { after: 1 << 20 }, Some(2)),
+        &right,
+    ));
+    table.row(check(
         "cut once, then no ranges",
         |scene| {
             let get = || On::blobs().method("GET");
@@ -217,11 +269,15 @@ fn clumsy_upstreams_still_serve() -> Result<()> {
             Ok(())
         },
         &right,
-    )?;
+    ));
     let drip = Fault::Drip { piece: 64 << 10, pause: Duration::from_millis(50) };
-    check("slow, but never silent for long", on_blobs(drip, None), &right)?;
-    check("late by a second", on_blobs(Fault::Delay(Duration::from_secs(1)), None), &right)?;
-    check(
+    table.row(check("slow, but never silent for long", on_blobs(drip, None), &right));
+    table.row(check(
+        "late by a second",
+        on_blobs(Fault::Delay(Duration::from_secs(1)), None),
+        &right,
+    ));
+    table.row(check(
         "no Docker-Content-Digest",
         |scene| {
             let fault = Fault::Without("docker-content-digest".into());
@@ -229,7 +285,8 @@ fn clumsy_upstreams_still_serve() -> Result<()> {
             Ok(())
         },
         &right,
-    )
+    ));
+    table.verdict()
 }
 
 #[test]

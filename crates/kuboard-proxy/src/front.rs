@@ -103,8 +103,7 @@ impl FrontConfig {
             .no_proxy()
             .build()
             .context("no HTTP client")?;
-        let caches =
-            self.caches.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
+        let caches = self.caches.iter().map(|url| url.trim_end_matches('/').to_owned()).collect();
         Ok(Arc::new(Front {
             caches,
             client,
@@ -119,9 +118,7 @@ fn order(caches: &[String], repository: &str) -> Vec<usize> {
     let mut scored: Vec<(u64, usize)> = caches
         .iter()
         .enumerate()
-        .map(|(index, cache)| {
-            (fixed_hash((cache, repository)), index)
-        })
+        .map(|(index, cache)| (fixed_hash((cache, repository)), index))
         .collect();
     scored.sort_unstable_by(|a, b| b.cmp(a));
     scored.into_iter().map(|(_, index)| index).collect()
@@ -158,9 +155,7 @@ fn mix(mut value: u64) -> u64 {
 
 impl Handler for Front {
     fn handle(&self, request: Request) -> BoxFuture<'_, Response> {
-        Box::pin(async move {
-            self.pass(request).await.unwrap_or_else(ApiError::into_response)
-        })
+        Box::pin(async move { self.pass(request).await.unwrap_or_else(ApiError::into_response) })
     }
 }
 

@@ -58,9 +58,9 @@ pub async fn check(
         .await?;
         report.checked_blobs += found.checked;
         report.checked_bytes += found.bytes;
-        report.corrupt.extend(
-            found.corrupt.iter().map(|problem| format!("{area}: {}", tell(problem))),
-        );
+        report
+            .corrupt
+            .extend(found.corrupt.iter().map(|problem| format!("{area}: {}", tell(problem))));
         report.foreign.extend(found.foreign);
         report.foreign.extend(found.misplaced.into_iter().map(|(path, _)| path));
     }

@@ -86,7 +86,8 @@ impl Config {
     pub async fn build(self, deps: Deps) -> anyhow::Result<Room> {
         let metrics = Arc::new(Metrics::new(&deps.registry)?);
         let manifests = Arc::new(ManifestCache::new(MANIFEST_MEMORY));
-        let members = Members::new(self.rules.clone(), deps.registry.clone(), deps.clock.clone()).await?;
+        let members =
+            Members::new(self.rules.clone(), deps.registry.clone(), deps.clock.clone()).await?;
         let hosted = Hosted::new(HostedParts {
             store: deps.hosted,
             spool: deps.upload_spool,
@@ -159,7 +160,8 @@ impl Room {
     /// Does the chores until stop: gauges, collection of hosted content.
     pub async fn run(self, stop: Shutdown) -> anyhow::Result<()> {
         // What a killed process left half-written is worth nothing: nobody follows it any more.
-        if let Err(error) = self.cache_spool.sweep(self.clock.now_ms(), |_| false, usize::MAX).await {
+        if let Err(error) = self.cache_spool.sweep(self.clock.now_ms(), |_| false, usize::MAX).await
+        {
             tracing::warn!(%error, "left-over downloads not swept");
         }
         let mut gauges = tokio::time::interval(GAUGE_INTERVAL);

@@ -8,9 +8,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use kuboard_api::{Fallback, Rules, Target};
 use kuboard_catalog::Catalog;
 use kuboard_oci::{Digest, RepositoryName};
-use kuboard_registry::server::{
-    Access, Action, ApiError, Caller, ErrorCode, Query, Route, route,
-};
+use kuboard_registry::server::{Access, Action, ApiError, Caller, ErrorCode, Query, Route, route};
 use kuboard_rt::{
     BoxFuture, Clock,
     http::{Body, Handler, Peer, Request, Response},
@@ -49,10 +47,7 @@ impl Handler for Service {
                 HeaderValue::from_static("registry/2.0"),
             );
             let code = response.status();
-            self.metrics
-                .responses
-                .with_label_values(&[method_label(&method), code.as_str()])
-                .inc();
+            self.metrics.responses.with_label_values(&[method_label(&method), code.as_str()]).inc();
             response
         })
     }
@@ -123,9 +118,7 @@ impl Service {
                 let twin = fallback.filter(|_| reads).map(|meant| (meant, clone_head(&request)));
                 let answer = self.hosted(request, repository.as_str(), &asked, now_ms).await;
                 match (answer, twin) {
-                    (Err(error), Some((meant, again)))
-                        if error.status == StatusCode::NOT_FOUND =>
-                    {
+                    (Err(error), Some((meant, again))) if error.status == StatusCode::NOT_FOUND => {
                         let Fallback { rule, registry, repository } = meant;
                         let origin = self.proxied.origin(rule, &registry, &repository)?;
                         self.upstream(&again, &origin, &asked, now_ms).await
@@ -182,9 +175,10 @@ impl Service {
         repository: &str,
         now_ms: i64,
     ) -> Result<Caller, ApiError> {
-        let caller = self.caller(request, now_ms).await.map_err(|error| {
-            self.access.with_challenge(error, request, action, repository)
-        })?;
+        let caller = self
+            .caller(request, now_ms)
+            .await
+            .map_err(|error| self.access.with_challenge(error, request, action, repository))?;
         if caller.may(action, repository) {
             return Ok(caller);
         }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use kuboard_oci::{Algorithm, Digest, Hasher};
 
-/// How long a client waits for one read before it fails.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long an answer may take in all if the request does not say.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Header fields in the order received; names compare without case.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
@@ -67,6 +67,7 @@ pub struct Request {
     target: String,
     headers: Headers,
     body: Vec<u8>,
+    within: Option<Duration>,
 }
 
 impl Request {
@@ -92,13 +93,20 @@ impl Request {
         self
     }
 
+    /// Fails when the answer has not come to its end by then.
+    pub fn within(mut self, time: Duration) -> Request {
+        self.within = Some(time);
+        self
+    }
+
     /// Sends it to `address` (host:port) and reads the answer's head; the body is read from the
     /// value.
     pub fn open(self, address: &str) -> Result<Incoming> {
         let started = Instant::now();
+        let within = self.within.unwrap_or(PATIENCE);
         let mut stream = TcpStream::connect(address).with_context(|| format!("reach {address}"))?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(within))?;
+        stream.set_write_timeout(Some(within))?;
         stream.set_nodelay(true)?;
         let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         if self.headers.get("host").is_none() {
@@ -115,7 +123,8 @@ impl Request {
         stream.write_all(head.as_bytes())?;
         // A server may answer (413, 401) and close before it has read everything.
         let sent = stream.write_all(&self.body);
-        Incoming::read(stream, started, self.method == "HEAD").or_else(|error| match sent {
+        Incoming::read(stream, (started, within), self.method == "HEAD").or_else(|error| match sent
+        {
             Ok(()) => Err(error),
             Err(cause) => Err(cause).context("send the request's body"),
         })
@@ -161,6 +170,7 @@ pub struct Incoming {
     /// Header fields.
     pub headers: Headers,
     started: Instant,
+    within: Duration,
     reader: BufReader<TcpStream>,
     left: Left,
 }
@@ -176,7 +186,11 @@ enum Left {
 }
 
 impl Incoming {
-    fn read(stream: TcpStream, started: Instant, head_only: bool) -> Result<Incoming> {
+    fn read(
+        stream: TcpStream,
+        (started, within): (Instant, Duration),
+        head_only: bool,
+    ) -> Result<Incoming> {
         let mut reader = BufReader::with_capacity(256 * 1024, stream);
         let (start, headers) = read_head(&mut reader)?.context("closed without an answer")?;
         let status: u16 = start
@@ -191,7 +205,7 @@ impl Incoming {
             Some(length) => Left::Bytes(length.parse()?),
             None => Left::ToEnd,
         };
-        Ok(Incoming { status, headers, started, reader, left })
+        Ok(Incoming { status, headers, started, within, reader, left })
     }
 
     /// Time since the request was begun.
@@ -228,8 +242,11 @@ impl Incoming {
 }
 
 impl Read for Incoming {
-    /// An early end of a body of known length is an error.
+    /// An early end of a body of known length is an error, and so is one that comes too late.
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.started.elapsed() > self.within {
+            return Err(std::io::ErrorKind::TimedOut.into());
+        }
         let left = match self.left {
             Left::ToEnd => return self.reader.read(buffer),
             Left::Chunk(0) => match self.next_chunk()? {

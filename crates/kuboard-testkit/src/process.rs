@@ -11,7 +11,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::tool;
 
-/// A child process of the test. Dropping it kills it and waits for its end.
+/// A child process of the test. Dropping it kills it and waits for its end. It also ends with the
+/// thread that started it, so that a killed or interrupted test leaves nothing behind.
 pub struct Process {
     child: Child,
     name: String,
@@ -23,6 +24,13 @@ impl Process {
     /// own, so that a Ctrl-C at the terminal reaches the test first.
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Process> {
         let output = File::options().create(true).append(true).open(log)?;
+        // SAFETY: prctl(2) with integers is safe to call between fork and exec.
+        unsafe {
+            command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
         let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)

@@ -5,9 +5,7 @@ use std::{error::Error, sync::Arc};
 use anyhow::Context;
 use kuboard_api::{Anonymous as Said, Config, Rules, Target};
 use kuboard_catalog::{Catalog, KeyRow};
-use kuboard_registry::server::{
-    Access, AccessConfig, Anonymous, KeySource, Rule, StoredKey,
-};
+use kuboard_registry::server::{Access, AccessConfig, Anonymous, KeySource, Rule, StoredKey};
 use kuboard_rt::BoxFuture;
 
 /// Name of this registry in tokens.
@@ -45,8 +43,7 @@ fn names(rules: &Rules, host: Option<&str>, name: &str) -> Vec<String> {
     match rules.target(None, host, &name) {
         Target::Upstream { registry, repository, .. } => vec![format!("{registry}/{repository}")],
         Target::Hosted { repository, fallback } => {
-            let upstream =
-                fallback.map(|meant| format!("{}/{}", meant.registry, meant.repository));
+            let upstream = fallback.map(|meant| format!("{}/{}", meant.registry, meant.repository));
             [Some(repository.to_string()), upstream].into_iter().flatten().collect()
         }
         Target::UnknownNamespace { .. } => vec![name.to_string()],

@@ -73,11 +73,7 @@ pub(crate) struct Stores {
 
 impl Stores {
     /// Opens the folder of the settings, and what else they name.
-    pub(crate) async fn open(
-        config: &Config,
-        purpose: Use,
-        tasks: Tasks,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn open(config: &Config, purpose: Use, tasks: Tasks) -> anyhow::Result<Self> {
         let dir = &config.data_dir;
         if purpose == Use::Look && !dir.exists() {
             bail!("{} does not exist; hint: name the data folder with --data-dir", dir.display());
@@ -117,18 +113,13 @@ impl Stores {
     pub(crate) async fn cache(&self, config: &Config) -> anyhow::Result<Arc<Cache>> {
         let max_bytes = if config.cache.enable { config.cache.cache_size_gb.bytes() } else { 0 };
         let cache_config = CacheConfig::new(max_bytes, self.tasks.clone());
-        let cache =
-            Cache::open(self.cache_store.clone(), cache_config, self.clock.clone()).await?;
+        let cache = Cache::open(self.cache_store.clone(), cache_config, self.clock.clone()).await?;
         Ok(Arc::new(cache))
     }
 
     /// What `fsck` looks at.
     pub(crate) fn subject(&self) -> Subject<'_> {
-        Subject {
-            cache: &*self.cache_store,
-            hosted: &*self.hosted,
-            catalog: &self.catalog,
-        }
+        Subject { cache: &*self.cache_store, hosted: &*self.hosted, catalog: &self.catalog }
     }
 }
 

@@ -83,10 +83,9 @@ impl Handler for Control {
             let text = serde_json::to_vec(&answer).unwrap_or_default();
             let mut response = Response::new(Body::full(text));
             *response.status_mut() = StatusCode::OK;
-            response.headers_mut().insert(
-                header::CONTENT_TYPE,
-                http::HeaderValue::from_static("application/json"),
-            );
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
             response
         })
     }

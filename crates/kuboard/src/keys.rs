@@ -23,7 +23,8 @@ pub(crate) fn run(args: &KeysArgs) -> anyhow::Result<ExitCode> {
         let catalog = &stores.catalog;
         match &args.order {
             KeysOrder::Create { owner, scopes, days } => {
-                let rules = scopes.iter().map(|scope| rule(scope)).collect::<Result<Vec<_>, _>>()?;
+                let rules =
+                    scopes.iter().map(|scope| rule(scope)).collect::<Result<Vec<_>, _>>()?;
                 let key = NewKey::generate()?;
                 let created_ms = SystemClock.now_ms();
                 let row = KeyRow {

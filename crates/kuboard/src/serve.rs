@@ -112,11 +112,10 @@ async fn listen(
         ..Limits::default()
     };
     let address = config.server.listen.0;
-    let bound = kuboard_rt::http::bind(address, top.certificates.clone(), limits)
-        .await
-        .with_context(|| {
-            format!("{address} can't be listened on; hint: --listen takes another address")
-        })?;
+    let bound =
+        kuboard_rt::http::bind(address, top.certificates.clone(), limits).await.with_context(
+            || format!("{address} can't be listened on; hint: --listen takes another address"),
+        )?;
     let at = bound.local_addr().unwrap_or(address);
     let scheme = if top.certificates.is_some() { "https" } else { "http" };
     serve_on(scope, "listener", bound, top.clone(), grace);
@@ -218,13 +217,9 @@ fn front_role(config: &Config, health: &Health) -> anyhow::Result<Arc<dyn Handle
 fn control_socket(data_dir: &Path) -> anyhow::Result<Bound> {
     let path = data_dir.join(SOCKET);
     if path.as_os_str().len() > 100 {
-        bail!(
-            "{} is too long a path for a socket; hint: use a shorter --data-dir",
-            path.display()
-        );
+        bail!("{} is too long a path for a socket; hint: use a shorter --data-dir", path.display());
     }
-    kuboard_rt::http::bind_unix(&path)
-        .with_context(|| format!("control socket {}", path.display()))
+    kuboard_rt::http::bind_unix(&path).with_context(|| format!("control socket {}", path.display()))
 }
 
 /// All that one address answers.

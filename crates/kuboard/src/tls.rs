@@ -33,7 +33,8 @@ pub(crate) fn certificates(config: &Config) -> anyhow::Result<Option<Arc<Certifi
         }
         TlsMode::Acme => {
             let acme = &tls.acme;
-            let directory = acme.directory.as_ref().context("server.tls.acme.directory is empty")?;
+            let directory =
+                acme.directory.as_ref().context("server.tls.acme.directory is empty")?;
             Certificates::acme(AcmeConfig {
                 directory_url: directory.to_string(),
                 contacts: acme.contacts.clone(),

@@ -33,18 +33,13 @@ impl Missing {
 ///
 /// Only the upstream's own "not found" becomes 404: a client must never take a broken road for
 /// missing content.
-pub(super) fn upstream_error(
-    missing: Missing,
-    origin: &Origin,
-    error: &UpstreamError,
-) -> ApiError {
+pub(super) fn upstream_error(missing: Missing, origin: &Origin, error: &UpstreamError) -> ApiError {
     let name = origin.registry();
     let told = |what: &str| format!("{what}: {error}");
     match error.kind {
-        UpstreamErrorKind::NotFound => ApiError::new(
-            missing.code(),
-            format!("{name} does not have it: {error}"),
-        ),
+        UpstreamErrorKind::NotFound => {
+            ApiError::new(missing.code(), format!("{name} does not have it: {error}"))
+        }
         UpstreamErrorKind::Unauthorized | UpstreamErrorKind::Denied => ApiError::new(
             ErrorCode::Denied,
             told(&format!(
@@ -103,7 +98,9 @@ pub(super) fn result_label(error: &ApiError) -> &'static str {
 }
 
 fn built(response: Result<Response, http::Error>) -> Result<Response, ApiError> {
-    response.map_err(|error| bad_gateway(&format!("the upstream's headers can't be passed on: {error}")))
+    response.map_err(|error| {
+        bad_gateway(&format!("the upstream's headers can't be passed on: {error}"))
+    })
 }
 
 /// A blob's answer; `part` is (range, size) where the size is known.

@@ -31,7 +31,13 @@ impl Proxied {
         self.metrics.requests.with_label_values(&["blob"]).inc();
         let answered = self.find_blob(origin, request).await;
         let counted = match &answered {
-            Ok((_, hit)) => if *hit { "hit" } else { "miss" },
+            Ok((_, hit)) => {
+                if *hit {
+                    "hit"
+                } else {
+                    "miss"
+                }
+            }
             Err(error) => answers::result_label(error),
         };
         self.metrics.pulls.with_label_values(&[origin.registry(), "blob", counted]).inc();

@@ -134,7 +134,8 @@ impl Fills {
         drop(running);
         let (fills, source, task) = (self.clone(), source.clone(), fill.clone());
         self.tasks.spawn("fill", async move {
-            let mut landing = Landing { fills: fills.clone(), fill: task.clone(), end: State::Aside };
+            let mut landing =
+                Landing { fills: fills.clone(), fill: task.clone(), end: State::Aside };
             let timer = fills.metrics.fill_seconds.start_timer();
             landing.end = fills.run(&task, &source).await;
             timer.observe_duration();
@@ -366,8 +367,12 @@ impl Download<'_> {
             self.metrics.resumed.inc();
             tokio::time::sleep(PAUSE.delay(self.breaks - 1, 0.5)).await;
             let from = self.ingest.written();
-            let again =
-                self.source.upstream.get_blob(&self.source.repository, &self.fill.digest, from, None);
+            let again = self.source.upstream.get_blob(
+                &self.source.repository,
+                &self.fill.digest,
+                from,
+                None,
+            );
             match again.await {
                 Ok(stream) if stream.offset > from => {
                     return Err(self.source.error(

@@ -183,5 +183,7 @@ pub(crate) fn relay(
         let done = *take == 0 && item.as_ref().is_ok_and(Bytes::is_empty);
         futures_util::future::ready((!done).then_some(item))
     });
-    Ok(cut.filter(|item| futures_util::future::ready(!matches!(item, Ok(c) if c.is_empty()))).boxed())
+    Ok(cut
+        .filter(|item| futures_util::future::ready(!matches!(item, Ok(c) if c.is_empty())))
+        .boxed())
 }

@@ -49,11 +49,7 @@ impl Proxied {
         if origin.checks_callers_itself() { self.recheck(origin, request).await } else { Ok(()) }
     }
 
-    async fn recheck(
-        &self,
-        origin: &Origin,
-        request: &ProxiedRequest<'_>,
-    ) -> Result<(), ApiError> {
+    async fn recheck(&self, origin: &Origin, request: &ProxiedRequest<'_>) -> Result<(), ApiError> {
         let authorization =
             request.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let Some(authorization) = authorization else {

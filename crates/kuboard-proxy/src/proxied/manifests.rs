@@ -149,8 +149,7 @@ impl Proxied {
             };
         };
         let serve = |outcome| Resolved { digest: known.digest, head: None, outcome };
-        let resting =
-            known.trouble.filter(|(_, asked_ms)| now - asked_ms < PAUSE_AFTER_TROUBLE_MS);
+        let resting = known.trouble.filter(|(_, asked_ms)| now - asked_ms < PAUSE_AFTER_TROUBLE_MS);
         if let Some((reason, _)) = resting {
             return Ok(serve(Outcome::Stale(reason)));
         }
@@ -194,8 +193,7 @@ impl Proxied {
             .map_err(|error| answers::catalog_error(&error))?;
         let Some(row) = row else { return Ok(None) };
         let age_ms = (self.clock.now_ms() - row.checked_ms).max(0);
-        let known =
-            Known { digest: row.digest, confirmed_ms: self.now() - age_ms, trouble: None };
+        let known = Known { digest: row.digest, confirmed_ms: self.now() - age_ms, trouble: None };
         self.tags.set(&origin.repository, tag, known);
         Ok(Some(known))
     }
@@ -204,18 +202,18 @@ impl Proxied {
     async fn ask_tag(&self, origin: &Origin, tag: &Tag, head_only: bool) -> TagResult {
         let (this, owned, tag) = (self.arc(), origin.clone(), tag.clone());
         let key = origin.key(tag.as_str());
-        let answer = self.tag_flights.ask(&key, || async move {
-            this.question(&owned, &tag, head_only).await
-        });
+        let answer = self
+            .tag_flights
+            .ask(&key, || async move { this.question(&owned, &tag, head_only).await });
         answer.await.unwrap_or_else(|| Err(Arc::new(stopping(origin))))
     }
 
     fn start_asking(&self, origin: &Origin, tag: &Tag) {
         let (this, owned, tag) = (self.arc(), origin.clone(), tag.clone());
         let key = origin.key(tag.as_str());
-        drop(self.tag_flights.board(&key, || async move {
-            this.question(&owned, &tag, true).await
-        }));
+        drop(
+            self.tag_flights.board(&key, || async move { this.question(&owned, &tag, true).await }),
+        );
     }
 
     /// The question itself: HEAD where it may save a counted GET, and the memory of its outcome.
@@ -225,8 +223,7 @@ impl Proxied {
         let now = self.now();
         match &answer {
             Ok(answer) => {
-                let fresh =
-                    Known { digest: answer.digest, confirmed_ms: now, trouble: None };
+                let fresh = Known { digest: answer.digest, confirmed_ms: now, trouble: None };
                 self.tags.set(&origin.repository, tag, fresh);
                 self.negative.forget(&origin.key(tag.as_str()));
                 self.remember_tag(origin, tag, &answer.digest).await;
@@ -254,23 +251,22 @@ impl Proxied {
         answer
     }
 
-    async fn head_or_get(
-        &self,
-        origin: &Origin,
-        tag: &Tag,
-        head_first: bool,
-    ) -> TagResult {
+    async fn head_or_get(&self, origin: &Origin, tag: &Tag, head_first: bool) -> TagResult {
         let reference = Reference::Tag(tag.clone());
         let upstream = &origin.member.upstream;
         if head_first || upstream.rate_limit().is_some() {
-            let head =
-                upstream.head_manifest(&origin.upstream_repository, &reference).await.map_err(Arc::new)?;
+            let head = upstream
+                .head_manifest(&origin.upstream_repository, &reference)
+                .await
+                .map_err(Arc::new)?;
             if let Some(digest) = head.digest {
                 return Ok(TagAnswer { digest, head: Some(head) });
             }
         }
-        let fetched =
-            upstream.get_manifest(&origin.upstream_repository, &reference).await.map_err(Arc::new)?;
+        let fetched = upstream
+            .get_manifest(&origin.upstream_repository, &reference)
+            .await
+            .map_err(Arc::new)?;
         let manifest = self.keep(origin, fetched).await?;
         Ok(TagAnswer { digest: manifest.digest, head: None })
     }
@@ -278,10 +274,8 @@ impl Proxied {
     /// Writes a tag that moved, or was never seen, to the catalogue.
     async fn remember_tag(&self, origin: &Origin, tag: &Tag, digest: &Digest) {
         let now_ms = self.clock.now_ms();
-        let stored = self
-            .catalog
-            .set_tag(&origin.repository, Kind::Cached, tag, digest, now_ms, None)
-            .await;
+        let stored =
+            self.catalog.set_tag(&origin.repository, Kind::Cached, tag, digest, now_ms, None).await;
         if let Err(error) = stored {
             tracing::warn!(repository = %origin.repository, %tag, %error, "tag not remembered");
         }
@@ -360,13 +354,14 @@ impl Proxied {
     async fn keep(&self, origin: &Origin, fetched: Fetched) -> ManifestResult {
         let ticket = self.manifests.ticket();
         self.metrics.pulled_manifest_bytes.inc_by(fetched.bytes.len() as u64);
-        let parsed = Manifest::parse(&fetched.bytes, Some(&fetched.media_type)).map_err(|error| {
-            Arc::new(UpstreamError::new(
-                UpstreamErrorKind::Invalid,
-                origin.registry(),
-                format!("the upstream's manifest can't be read: {error}"),
-            ))
-        })?;
+        let parsed =
+            Manifest::parse(&fetched.bytes, Some(&fetched.media_type)).map_err(|error| {
+                Arc::new(UpstreamError::new(
+                    UpstreamErrorKind::Invalid,
+                    origin.registry(),
+                    format!("the upstream's manifest can't be read: {error}"),
+                ))
+            })?;
         let row = ManifestRow {
             repository: origin.repository.to_string(),
             kind: Kind::Cached,
@@ -380,10 +375,8 @@ impl Proxied {
             annotations: parsed.annotations.clone(),
             pushed_at_ms: self.clock.now_ms(),
         };
-        let (stored, listed) = tokio::join!(
-            self.store_manifest(&fetched),
-            self.catalog.put_manifest(&row, &[]),
-        );
+        let (stored, listed) =
+            tokio::join!(self.store_manifest(&fetched), self.catalog.put_manifest(&row, &[]),);
         if let Err(error) = stored {
             tracing::warn!(digest = %fetched.digest, %error, "manifest not cached");
         }

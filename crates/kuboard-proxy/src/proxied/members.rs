@@ -49,8 +49,13 @@ impl Members {
             let said = credentials(&rule.credentials, &clock).await;
             known.push(said.with_context(|| format!("credentials of upstream {}", rule.name))?);
         }
-        let members =
-            Self { rules: rules.clone(), credentials: known, made: RwLock::default(), registry, clock };
+        let members = Self {
+            rules: rules.clone(),
+            credentials: known,
+            made: RwLock::default(),
+            registry,
+            clock,
+        };
         for (index, rule) in rules.upstreams().iter().enumerate() {
             if !rule.is_family() {
                 members.make(index, rule, &rule.name)?;
@@ -88,12 +93,8 @@ impl Members {
             ..UpstreamConfig::new(registry, endpoints)
         };
         let credentials = self.credentials.get(index).context("a rule without credentials")?;
-        let upstream = Upstream::with_clock(
-            config,
-            credentials.clone(),
-            &self.registry,
-            self.clock.clone(),
-        )?;
+        let upstream =
+            Upstream::with_clock(config, credentials.clone(), &self.registry, self.clock.clone())?;
         let member = Arc::new(Member { name: registry.into(), settings: rule.clone(), upstream });
         // Of two that were made at once, the first stays: it may hold downloads already.
         let mut made = self.made.write();

@@ -139,7 +139,8 @@ pub(crate) struct ProxiedRequest<'a> {
 
 impl Proxied {
     pub(crate) fn new(parts: ProxiedParts) -> Arc<Self> {
-        let ProxiedParts { members, cache, spool, catalog, manifests, clock, tasks, metrics } = parts;
+        let ProxiedParts { members, cache, spool, catalog, manifests, clock, tasks, metrics } =
+            parts;
         let fills = Fills::new(cache.clone(), spool.clone(), tasks.clone(), metrics.clone());
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
