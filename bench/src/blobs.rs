@@ -23,7 +23,12 @@ pub(crate) fn plain(context: &Context<'_>) -> Result<Vec<Row>> {
     Ok(vec![
         fill(Row::new(format!("blob GET, {name}"), "CPU s/GiB").floor(floor), context, &series, 0)
             .target(Target::TimesLess(2.5)),
-        fill(Row::new(format!("blob GET, {name}, with its clients"), "GiB/s"), context, &series, 1),
+        fill(
+            Row::new(format!("blob GET, {name}, with its clients"), "GiB/s").gain(),
+            context,
+            &series,
+            1,
+        ),
     ])
 }
 

@@ -30,9 +30,10 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Vec<Row>> {
     let weight = size(plan.cold_layers.iter().sum());
     let name = format!("upstream bytes, {} cold pulls of {weight}", plan.crowd);
     let mut bytes = Row::new(name, "image sizes").floor(1.0).target(Target::AtMost(1.005));
-    let mut failed = Row::new("  pulls that failed", "").target(Target::AtMost(0.0));
+    let mut failed = Row::new("  pulls that failed", "").absolute().target(Target::AtMost(0.0));
     let cut_name = "cached after a client hung up at 1 %";
-    let mut cached = Row::new(cut_name, "1 = yes").floor(1.0).target(Target::AtLeast(1.0));
+    let mut cached =
+        Row::new(cut_name, "1 = yes").absolute().floor(1.0).target(Target::AtLeast(1.0));
     for kind in &context.kinds {
         eprintln!("coalescing: {}", kind.name());
         let (ratio, failures) = pulled_by_many(*kind, &upstream, &image, plan.crowd)?;

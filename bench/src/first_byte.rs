@@ -37,8 +37,9 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Vec<Row>> {
         Ok([(through.0 - direct.0) * 1e3, (through.1 - direct.1) * 1e3, direct.1 * 1e3])
     })?;
     let name = format!("first layer byte, cold {} image", size(plan.cold_blob));
-    let mut layer = Row::new(format!("{name}, after its manifest"), "ms over upstream");
-    let mut whole = Row::new(format!("{name}, from the first request"), "ms over upstream");
+    let mut layer = Row::new(format!("{name}, after its manifest"), "ms over upstream").absolute();
+    let mut whole =
+        Row::new(format!("{name}, from the first request"), "ms over upstream").absolute();
     for (kind, [first, all, _]) in kinds.iter().zip(&series) {
         layer = layer.cell(*kind, first.clone());
         whole = whole.cell(*kind, all.clone());

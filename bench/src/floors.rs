@@ -42,16 +42,16 @@ impl Floors {
         let size = plan.push.min(256 * MIB);
         let payload = Payload::noise(folder, 1, size)?;
         let weight = size as f64 / GIB as f64;
-        let median = |floor: &dyn Fn() -> Result<f64>| -> Result<f64> {
+        let least = |floor: &dyn Fn() -> Result<f64>| -> Result<f64> {
             let rounds = (0..plan.rounds).map(|_| floor());
-            Ok(rounds.collect::<Result<Series>>()?.median())
+            Ok(rounds.collect::<Result<Series>>()?.least())
         };
         let floors = Floors {
-            send: median(&|| send(&payload))? / weight,
-            seal: median(&|| seal(&payload))? / weight,
+            send: least(&|| send(&payload))? / weight,
+            seal: least(&|| seal(&payload))? / weight,
             request: request(plan.manifest_seconds)?,
-            hash: median(&|| hash(&payload))? / weight,
-            store: median(&|| store(&payload))? / weight,
+            hash: least(&|| hash(&payload))? / weight,
+            store: least(&|| store(&payload))? / weight,
         };
         std::fs::remove_file(&payload.path)?;
         Ok(floors)

@@ -62,7 +62,8 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Vec<Row>> {
         ("proxied, login", "proxied", what("pulled through, login + token + metrics")),
     ] {
         let mut cost = Row::new(text, "CPU us").floor(context.floors.request);
-        let mut rate = Row::new(format!("  the same, {CONNECTIONS} connections"), "requests/s");
+        let mut rate =
+            Row::new(format!("  the same, {CONNECTIONS} connections"), "requests/s").gain();
         for (case, figures) in cases.iter().zip(&series) {
             let ours = case.contender.kind == Kind::Kuboard;
             if case.label == if ours { label } else { beside } {

@@ -82,7 +82,9 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
             Err(error) => failures.push(format!("{name}: {error:#}")),
         }
     }
-    println!("\nall measures; median (least..most) of the rounds, ratio = distribution / kuboard");
+    println!(
+        "\nall measures; median (least..most) of the rounds, ratio = how many times better than distribution"
+    );
     println!("{}", report::table(&rows, &context.kinds));
     let (passed, judged) = report::score(&rows);
     println!("{passed} of {judged} targets met");

@@ -14,6 +14,18 @@ pub(crate) struct Row {
     floor: Option<f64>,
     cells: Vec<(Kind, Series)>,
     target: Target,
+    ratio: Ratio,
+}
+
+/// How two contenders compare.
+#[derive(Clone, Copy)]
+enum Ratio {
+    /// Less is better: theirs divided by ours.
+    Cost,
+    /// More is better: ours divided by theirs.
+    Gain,
+    /// A quotient would say nothing.
+    None,
 }
 
 /// What ours shall reach.
@@ -31,7 +43,20 @@ pub(crate) enum Target {
 
 impl Row {
     pub(crate) fn new(name: impl Into<String>, unit: &'static str) -> Row {
-        Row { name: name.into(), unit, floor: None, cells: Vec::new(), target: Target::None }
+        let (cells, target, ratio) = (Vec::new(), Target::None, Ratio::Cost);
+        Row { name: name.into(), unit, floor: None, cells, target, ratio }
+    }
+
+    /// More is better.
+    pub(crate) fn gain(mut self) -> Row {
+        self.ratio = Ratio::Gain;
+        self
+    }
+
+    /// The figures stand for themselves; their quotient would say nothing.
+    pub(crate) fn absolute(mut self) -> Row {
+        self.ratio = Ratio::None;
+        self
     }
 
     /// What the machine itself needs for it.
@@ -54,11 +79,16 @@ impl Row {
         self.cells.iter().find(|(other, _)| *other == who).map(|(_, series)| series)
     }
 
-    /// The yardstick's median divided by ours.
+    /// How many times better the median of ours is than the yardstick's.
     fn ratio(&self) -> Option<f64> {
         let ours = self.series(Kind::Kuboard)?.median();
         let theirs = self.series(Kind::Distribution)?.median();
-        Some(theirs / ours).filter(|ratio| ratio.is_finite())
+        let ratio = match self.ratio {
+            Ratio::Cost => theirs / ours,
+            Ratio::Gain => ours / theirs,
+            Ratio::None => return None,
+        };
+        Some(ratio).filter(|ratio| ratio.is_finite())
     }
 
     fn passes(&self) -> Option<bool> {

@@ -17,7 +17,10 @@ pub struct Programs {
 impl Programs {
     /// With an empty folder.
     pub fn new() -> Result<Programs> {
-        Ok(Programs { folder: tool::folder("clients")? })
+        let programs = Programs { folder: tool::folder("clients")? };
+        // podman and buildah insist on the file that they are told to use.
+        std::fs::write(programs.at("auth.json"), r#"{"auths": {}}"#)?;
+        Ok(programs)
     }
 
     /// A path in the folder.

@@ -21,6 +21,9 @@ use crate::cli::Place;
 /// The configuration file that is read when none is named.
 const DEFAULT_FILE: &str = "kuboard.toml";
 
+/// Every folder that a server ran on has this file.
+const LOCK: &str = "lock";
+
 /// What the stores are opened for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {
@@ -75,8 +78,8 @@ impl Stores {
     /// Opens the folder of the settings, and what else they name.
     pub(crate) async fn open(config: &Config, purpose: Use, tasks: Tasks) -> anyhow::Result<Self> {
         let dir = &config.data_dir;
-        if purpose == Use::Look && !dir.exists() {
-            bail!("{} does not exist; hint: name the data folder with --data-dir", dir.display());
+        if purpose == Use::Look {
+            require_folder(dir)?;
         }
         fs::create_dir_all(dir).with_context(|| format!("{} can't be made", dir.display()))?;
         let lock = match purpose {
@@ -125,19 +128,35 @@ impl Stores {
 
 /// The orders of an operator on a folder that no server runs on.
 pub(crate) async fn offline(config: Config) -> anyhow::Result<Arc<Admin>> {
-    if !config.data_dir.exists() {
-        bail!(
-            "{} does not exist; hint: name the data folder with --data-dir",
-            config.data_dir.display()
-        );
-    }
+    require_data(&config)?;
     let stores = Stores::open(&config, Use::Own, Tasks::default()).await?;
     let cache = stores.cache(&config).await?;
     Ok(Arc::new(Admin::offline(cache, stores.catalog.clone(), stores.clock.clone())))
 }
 
+fn require_folder(dir: &Path) -> anyhow::Result<()> {
+    if !dir.exists() {
+        bail!("{} does not exist; hint: name the data folder with --data-dir", dir.display());
+    }
+    Ok(())
+}
+
+/// Refuses a folder that no server ever ran on: of a mistyped one, nothing good can be said.
+pub(crate) fn require_data(config: &Config) -> anyhow::Result<()> {
+    let dir = &config.data_dir;
+    require_folder(dir)?;
+    let is_local = config.storage.url.is_empty() && config.catalog.url.expose().is_empty();
+    if is_local && !dir.join(LOCK).exists() {
+        bail!(
+            "{} holds no data of kuboard; hint: name the data folder with --data-dir",
+            dir.display()
+        );
+    }
+    Ok(())
+}
+
 fn lock(dir: &Path) -> anyhow::Result<File> {
-    let path = dir.join("lock");
+    let path = dir.join(LOCK);
     let file = File::options()
         .create(true)
         .truncate(false)

@@ -16,6 +16,7 @@ const NOT_WHOLE: u8 = 3;
 /// Runs the command.
 pub(crate) fn run(args: &FsckArgs) -> anyhow::Result<ExitCode> {
     let config = boot::config(&args.place)?;
+    boot::require_data(&config)?;
     let report = boot::block_on(async move {
         let stores = boot::Stores::open(&config, boot::Use::Look, Tasks::default()).await?;
         let bar = output::spinner("checking");

@@ -199,13 +199,13 @@ fn watch_health(health: &Health, stores: &Stores, config: &Config) {
 }
 
 fn front_role(config: &Config, health: &Health) -> anyhow::Result<Arc<dyn Handler>> {
-    fs::create_dir_all(&config.data_dir)?;
     let front: Arc<Front> = FrontConfig {
         caches: config.proxy.caches.iter().map(ToString::to_string).collect(),
         connect_timeout: Duration::from_secs(2),
         read_timeout: config.server.limits.idle_timeout.duration(),
     }
     .build()?;
+    fs::create_dir_all(&config.data_dir)?;
     let asked = front.clone();
     health.register("caches", move || {
         let front = asked.clone();
