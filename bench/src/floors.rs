@@ -17,7 +17,7 @@ use crate::payload::Payload;
 use crate::plan::{GIB, MIB, Plan};
 use crate::process::thread_seconds;
 use crate::series::Series;
-use crate::wire::{connect, drop_bytes};
+use crate::wire::{connect, drop_bytes, send_file};
 
 /// Plain text of one TLS record.
 const RECORD: usize = 16 * 1024;
@@ -102,11 +102,7 @@ fn to_socket(work: impl FnOnce(&mut TcpStream) -> Result<()>) -> Result<f64> {
 }
 
 fn send(payload: &Payload) -> Result<f64> {
-    to_socket(|socket| {
-        // The standard library turns this pair into sendfile(2).
-        std::io::copy(&mut File::open(&payload.path)?, socket)?;
-        Ok(())
-    })
+    to_socket(|socket| send_file(&File::open(&payload.path)?, socket, payload.size))
 }
 
 fn seal(payload: &Payload) -> Result<f64> {
@@ -148,13 +144,12 @@ fn hash(payload: &Payload) -> Result<f64> {
 
 fn store(payload: &Payload) -> Result<f64> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    let mut sender = connect(&listener.local_addr()?.to_string())?;
+    let sender = connect(&listener.local_addr()?.to_string())?;
     let (mut receiver, _) = listener.accept()?;
     let path = payload.path.with_extension("stored");
     std::thread::scope(|scope| {
         let feeder = scope.spawn(move || -> Result<()> {
-            std::io::copy(&mut File::open(&payload.path)?, &mut sender)?;
-            Ok(())
+            send_file(&File::open(&payload.path)?, &sender, payload.size)
         });
         let mut file = File::create(&path)?;
         let mut hasher = Hasher::new(Algorithm::Sha256);

@@ -109,3 +109,14 @@ impl Programs {
         tool::output(command.args(["--silent", "--show-error", "--max-time", "60"]).args(arguments))
     }
 }
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        // podman mounts the folder of its layers onto itself and may leave it so when it fails;
+        // a folder that is not mounted is what we want.
+        let unmounted = tool::command("umount").and_then(|mut umount| {
+            tool::output(umount.args(["--quiet", "--lazy"]).arg(self.at("storage/overlay")))
+        });
+        let _ = unmounted;
+    }
+}

@@ -1,6 +1,7 @@
 //! `cargo xtask check` and `cargo xtask test`: named stages, each timed, all counted into one
 //! last line.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -61,7 +62,7 @@ pub(crate) fn test(fuzz_seconds: u64, only: Option<&str>) -> Result<bool> {
     });
     report.stage("references", || codegen::run(true).map(|()| Counts { passed: 1, failed: 0 }));
     report.stage("fuzz", || fuzz::run(fuzz_seconds, None));
-    report.stage("release build", || {
+    report.stage("end to end: build", || {
         Command::cargo().args(["build", "--release", "-p", "kuboard"]).run()?;
         Ok(Counts::default())
     });
@@ -79,9 +80,19 @@ pub(crate) fn test(fuzz_seconds: u64, only: Option<&str>) -> Result<bool> {
         counts += suites(&fs::read_to_string(&figures).unwrap_or_default());
         Ok(counts)
     };
-    report.stage("end to end", || end_to_end(&[]));
+    report.stage("end to end: run", || end_to_end(&[]));
     print_figures(&fs::read_to_string(&figures).unwrap_or_default());
+    println!("  crates in the tree of kuboard: {}", crates()?);
     Ok(report.finish())
+}
+
+/// How many crates, ours among them, are compiled into the binary.
+fn crates() -> Result<usize> {
+    let tree = Command::cargo()
+        .args(["tree", "-p", "kuboard", "-e", "normal", "--prefix", "none", "--no-dedupe"])
+        .args(["--format", "{p}"])
+        .read()?;
+    Ok(tree.lines().map(str::trim).collect::<BTreeSet<_>>().len())
 }
 
 fn remove(file: &PathBuf) -> Result<()> {
@@ -190,7 +201,7 @@ impl Report {
         println!();
         for (name, time, counts) in &self.stages {
             println!(
-                "{name:<16} {:>7.1} s  {:>6} passed  {:>4} failed",
+                "{name:<18} {:>7.1} s  {:>6} passed  {:>4} failed",
                 time.as_secs_f64(),
                 counts.passed,
                 counts.failed

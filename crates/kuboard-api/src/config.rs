@@ -129,7 +129,8 @@ section! {
 }
 
 section! {
-    /// Blobs live in `dataDir` or in an object store.
+    /// Blobs of hosted repositories live in `dataDir` or in an object store; cached ones always in
+    /// `dataDir`.
     pub struct Storage {
         /// Empty for `dataDir`, else `s3://bucket/prefix`, `gs://bucket/prefix` or
         /// `az://container/prefix`.

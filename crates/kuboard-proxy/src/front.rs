@@ -249,7 +249,12 @@ impl Front {
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let url = format!("{}{path}", self.caches[index]);
         // With the Host, which says which upstream is meant: the cache must see the client's.
-        let headers = end_to_end(&parts.headers);
+        let mut headers = end_to_end(&parts.headers);
+        if parts.extensions.get::<Peer>().is_some_and(|peer| peer.tls) {
+            // Token challenges must name the address as the client reached it.
+            let name = HeaderName::from_static("x-forwarded-proto");
+            headers.insert(name, HeaderValue::from_static("https"));
+        }
         let mut request = self.client.request(parts.method.clone(), url).headers(headers);
         if let Some(body) = body {
             request = request.body(reqwest::Body::wrap_stream(body.clone().stream()));

@@ -51,6 +51,25 @@ fn describe(command: &mut clap::Command, page: &mut String) {
     }
 }
 
+/// Families that appear with the first upstream that is asked.
+const LATE: [(&str, &str, &str); 3] = [
+    (
+        "registry_proxy_upstream_requests_total",
+        "counter",
+        "Requests to upstreams, by upstream and code (a status, or what went wrong).",
+    ),
+    (
+        "registry_proxy_upstream_token_requests_total",
+        "counter",
+        "Requests to the token services of upstreams, by upstream and outcome.",
+    ),
+    (
+        "registry_proxy_upstream_ratelimit_remaining",
+        "gauge",
+        "Pulls that an upstream still allows, once it has said so.",
+    ),
+];
+
 fn metrics() -> anyhow::Result<String> {
     let metrics = kuboard_rt::metrics::Metrics::new();
     kuboard_proxy::register_metrics(metrics.registry())?;
@@ -60,6 +79,9 @@ fn metrics() -> anyhow::Result<String> {
     );
     let mut families = metrics.registry().gather();
     families.sort_by(|a, b| a.name().cmp(b.name()));
+    for (name, kind, help) in LATE {
+        page.push_str(&format!("| `{name}` | {kind} | {help} |\n"));
+    }
     for family in families {
         let kind = format!("{:?}", family.get_field_type()).to_lowercase();
         page.push_str(&format!("| `{}` | {kind} | {} |\n", family.name(), family.help()));

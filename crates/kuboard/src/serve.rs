@@ -1,6 +1,8 @@
 //! A server: opens everything, binds, serves until it is told to stop, drains.
 
-use std::{fs, path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    fs, os::unix::fs::PermissionsExt, path::Path, process::ExitCode, sync::Arc, time::Duration,
+};
 
 use anyhow::{Context, bail};
 use http::{HeaderValue, StatusCode, header};
@@ -219,7 +221,11 @@ fn control_socket(data_dir: &Path) -> anyhow::Result<Bound> {
     if path.as_os_str().len() > 100 {
         bail!("{} is too long a path for a socket; hint: use a shorter --data-dir", path.display());
     }
-    kuboard_rt::http::bind_unix(&path).with_context(|| format!("control socket {}", path.display()))
+    let bound = kuboard_rt::http::bind_unix(&path)
+        .with_context(|| format!("control socket {}", path.display()))?;
+    // Whoever can open it can empty the cache.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    Ok(bound)
 }
 
 /// All that one address answers.
@@ -276,7 +282,7 @@ impl Top {
     }
 }
 
-/// The address without TLS: answers ACME's challenge, sends all else to the other one.
+/// The address without TLS: answers ACME's challenge and nothing else.
 struct Plain(Arc<Top>);
 
 impl Handler for Plain {

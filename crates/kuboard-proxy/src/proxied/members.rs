@@ -92,7 +92,15 @@ impl Members {
             trusted_realms: rule.trusted_realms.clone(),
             ..UpstreamConfig::new(registry, endpoints)
         };
-        let credentials = self.credentials.get(index).context("a rule without credentials")?;
+        let said = self.credentials.get(index).context("a rule without credentials")?;
+        let credentials: Arc<dyn Credentials> = match rule.credentials {
+            // A password in our settings is for the upstream itself; a docker config and AWS know
+            // by themselves which host a secret is for.
+            UpstreamCredentials::Basic { .. } => {
+                Arc::new(OnlyFor { registry: registry.into(), inner: said.clone() })
+            }
+            _ => said.clone(),
+        };
         let upstream =
             Upstream::with_clock(config, credentials.clone(), &self.registry, self.clock.clone())?;
         let member = Arc::new(Member { name: registry.into(), settings: rule.clone(), upstream });
@@ -125,6 +133,26 @@ async fn credentials(
     })
 }
 
+/// Keeps a secret from whoever else is asked on behalf of an upstream: its mirrors.
+struct OnlyFor {
+    registry: Box<str>,
+    inner: Arc<dyn Credentials>,
+}
+
+impl Credentials for OnlyFor {
+    fn for_repository<'a>(
+        &'a self,
+        registry: &'a str,
+        repository: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Credential>, CredentialError>> {
+        if registry == &*self.registry {
+            self.inner.for_repository(registry, repository)
+        } else {
+            Box::pin(async { Ok(None) })
+        }
+    }
+}
+
 /// A user whose password stands in a file, read anew for each token: a rotated secret is used
 /// from the next request on.
 struct PasswordFile {
@@ -150,5 +178,23 @@ impl Credentials for PasswordFile {
         _repository: &'a str,
     ) -> BoxFuture<'a, Result<Option<Credential>, CredentialError>> {
         Box::pin(async move { self.read().map(Some) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_mirror_never_gets_the_upstreams_password() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
+        std::fs::write(&file, "secret\n").unwrap();
+        let inner = Arc::new(PasswordFile { user: "user".to_owned(), file });
+        let only = OnlyFor { registry: "docker.io".into(), inner };
+        for (registry, given) in [("docker.io", true), ("mirror.example.com", false)] {
+            let credential = only.for_repository(registry, "library/alpine").await.unwrap();
+            assert_eq!(credential.is_some(), given, "{registry}");
+        }
     }
 }
