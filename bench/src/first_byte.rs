@@ -9,6 +9,7 @@ use kuboard_testkit::distribution::DistributionRegistry;
 use crate::contender::{Contender, Kind, Setup};
 use crate::payload::LargeImage;
 use crate::plan::size;
+use crate::process;
 use crate::registry::Context;
 use crate::report::{Row, Target};
 use crate::rounds::alternate;
@@ -30,6 +31,8 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Vec<Row>> {
     let mut kinds = context.kinds.clone();
     let series = alternate("first byte", plan.rounds, &mut kinds, |kind: &mut Kind, _| {
         let url = upstream.url();
+        // The round before has left up to the whole image in the page cache.
+        process::settle_disk();
         let direct = wait(upstream.address(), REPOSITORY, &image)?;
         let contender: Contender =
             kind.start(Setup { upstream: Some(&url), ..Setup::default() })?;

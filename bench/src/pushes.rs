@@ -22,6 +22,7 @@ pub(crate) fn run(context: &Context<'_>) -> Result<Vec<Row>> {
         // No store has seen these bytes.
         seed += 1;
         payload.vary(seed)?;
+        process::settle_disk();
         let begun = std::time::Instant::now();
         let (seconds, cpu) = process::cpu(contender.process(), || {
             push_blob(contender.address(), "bench/push", &payload)?;

@@ -204,8 +204,11 @@ fn promtool(folder: &Path) -> Result<()> {
     println!("unpacking promtool");
     let work = folder.join("promtool");
     fs::create_dir_all(&work)?;
-    let download =
-        || Command::new("apt-get").args(["download", "-qq", "prometheus"]).directory(&work);
+    let download = || {
+        Command::new("apt-get")
+            .args(["download", "-qq", "-oAPT::Sandbox::User=", "prometheus"])
+            .directory(&work)
+    };
     if download().run().is_err() {
         as_root("apt-get").args(["update", "-qq"]).run()?;
         download().run()?;

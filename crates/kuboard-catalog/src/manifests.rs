@@ -152,10 +152,14 @@ impl Catalog {
             }
             let id = write.ensure(&row.repository, row.kind).await?;
             write.put(id, row).await?;
-            let needed = row.blobs.iter().chain(&row.children);
             match row.kind {
-                Kind::Hosted => write.refer(id, &row.digest, needed).await?,
-                Kind::Cached => write.link_all(id, needed.chain([&row.digest])).await?,
+                Kind::Hosted => {
+                    let needed = row.blobs.iter().chain(&row.children);
+                    write.refer(id, &row.digest, needed).await?;
+                }
+                // Only the manifest itself was proven to be in the repository: whoever can write
+                // a manifest there can name any digest in it.
+                Kind::Cached => write.link_all(id, std::iter::once(&row.digest)).await?,
             }
             if !tags.is_empty() {
                 write.point(id, tags, &row.digest, row.pushed_at_ms).await?;

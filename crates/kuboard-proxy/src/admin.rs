@@ -362,7 +362,12 @@ impl Admin {
         doomed: BTreeSet<Digest>,
         touched: &mut Touched,
     ) -> anyhow::Result<()> {
+        let pins = self.catalog.pins().await?;
         for digest in doomed {
+            // A pin that stayed would hold the blob again after the next start.
+            for pin in pins.iter().filter(|pin| pin.digest == digest) {
+                self.catalog.remove_pin(&digest, &pin.reason).await?;
+            }
             let Some(size) = self.cache.stat(&digest).await else { continue };
             self.cache.unpin(&digest);
             if self.cache.remove(&digest).await? {

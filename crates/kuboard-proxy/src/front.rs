@@ -255,6 +255,11 @@ impl Front {
             let name = HeaderName::from_static("x-forwarded-proto");
             headers.insert(name, HeaderValue::from_static("https"));
         }
+        if body.is_none() {
+            // A promise of bytes that are not sent would swallow the next request's.
+            headers.remove(header::CONTENT_LENGTH);
+            headers.remove(header::EXPECT);
+        }
         let mut request = self.client.request(parts.method.clone(), url).headers(headers);
         if let Some(body) = body {
             request = request.body(reqwest::Body::wrap_stream(body.clone().stream()));
@@ -418,15 +423,19 @@ mod tests {
             read_timeout: Duration::from_secs(1),
         };
         let front = front.build().unwrap();
-        let route = route("/v2/team/app/blobs/uploads/1").unwrap();
+        let route =
+            route("/v2/team/app/blobs/uploads/6f9619ff-8b86-d011-b42d-00c04fc964ff").unwrap();
         for (index, cache) in caches(3).iter().enumerate() {
-            for location in ["/v2/team/app/blobs/uploads/1", "/v2/team/app/blobs/uploads/1?x=y"] {
+            for location in [
+                "/v2/team/app/blobs/uploads/6f9619ff-8b86-d011-b42d-00c04fc964ff",
+                "/v2/team/app/blobs/uploads/6f9619ff-8b86-d011-b42d-00c04fc964ff?x=y",
+            ] {
                 let mut headers = HeaderMap::new();
                 headers.insert(header::LOCATION, location.parse().unwrap());
                 name_cache(&mut headers, cache);
                 let told = headers[header::LOCATION].to_str().unwrap();
                 let (path, query) = told.split_once('?').unwrap();
-                assert_eq!(path, "/v2/team/app/blobs/uploads/1");
+                assert_eq!(path, "/v2/team/app/blobs/uploads/6f9619ff-8b86-d011-b42d-00c04fc964ff");
                 let query = format!("{query}&digest=sha256:00");
                 assert_eq!(front.candidates(&route, Some(&query)), [index]);
             }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use http::{HeaderValue, Method, StatusCode, header};
-use kuboard_api::{Fallback, Rules, Target};
+use kuboard_api::{Fallback, Rules, Target, Visibility};
 use kuboard_catalog::Catalog;
 use kuboard_oci::{Digest, RepositoryName};
 use kuboard_registry::server::{Access, Action, ApiError, Caller, ErrorCode, Query, Route, route};
@@ -17,7 +17,7 @@ use kuboard_rt::{
 use crate::{
     hosted::{Hosted, MountSource, Mountable},
     metrics::Metrics,
-    proxied::{Origin, Proxied, ProxiedRequest, catalog_error},
+    proxied::{Proxied, ProxiedRequest, catalog_error},
 };
 
 /// Most names that `_catalog` lists at once.
@@ -60,6 +60,9 @@ impl Service {
         let now_ms = self.clock.now_ms();
         let name = match &route {
             Route::Base => {
+                if self.is_judged_upstream(&request) {
+                    return self.base_of_recheck(&request);
+                }
                 let caller = self.caller(&request, now_ms).await?;
                 if caller.is_authenticated() || self.access.allows_anonymous() {
                     return Ok(json("{}".to_owned()));
@@ -110,8 +113,8 @@ impl Service {
                 ),
             )),
             Target::Upstream { rule, registry, repository } => {
-                let origin = self.proxied.origin(rule, &registry, &repository)?;
-                self.upstream(&request, &origin, &asked, now_ms).await
+                let meant = Fallback { rule, registry, repository };
+                self.upstream(&request, &meant, &asked, now_ms).await
             }
             Target::Hosted { repository, fallback } => {
                 let reads = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -119,9 +122,7 @@ impl Service {
                 let answer = self.hosted(request, repository.as_str(), &asked, now_ms).await;
                 match (answer, twin) {
                     (Err(error), Some((meant, again))) if error.status == StatusCode::NOT_FOUND => {
-                        let Fallback { rule, registry, repository } = meant;
-                        let origin = self.proxied.origin(rule, &registry, &repository)?;
-                        self.upstream(&again, &origin, &asked, now_ms).await
+                        self.upstream(&again, &meant, &asked, now_ms).await
                     }
                     (answer, _) => answer,
                 }
@@ -132,17 +133,22 @@ impl Service {
     async fn upstream(
         &self,
         request: &Request,
-        origin: &Origin,
+        meant: &Fallback,
         asked: &Asked<'_>,
         now_ms: i64,
     ) -> Result<Response, ApiError> {
-        if !origin.checks_callers_itself() {
+        let visibility = self.rules.get(meant.rule).map(|rule| rule.visibility);
+        // Rights first: nobody without them makes us keep anything for a name.
+        if visibility != Some(Visibility::Recheck) {
+            let name = format!("{}/{}", meant.registry, meant.repository);
             let action = action_of(request.method(), asked.route);
-            let caller = self.permitted(request, action, &origin.repository, now_ms).await?;
-            if !caller.is_authenticated() && origin.needs_a_name() {
-                return Err(self.access.refusal(&caller, request, action, &origin.repository));
+            let caller = self.permitted(request, action, &name, now_ms).await?;
+            if !caller.is_authenticated() && visibility == Some(Visibility::Authenticated) {
+                return Err(self.access.refusal(&caller, request, action, &name));
             }
         }
+        let origin = self.proxied.origin(meant.rule, &meant.registry, &meant.repository)?;
+        let origin = &origin;
         self.proxied
             .handle(ProxiedRequest {
                 origin,
@@ -165,6 +171,44 @@ impl Service {
         let caller = self.permitted(&request, action, repository, now_ms).await?;
         let mounts = Mounts { service: self, caller: &caller };
         self.hosted.handle(asked.route, asked.query, request, &mounts).await
+    }
+
+    /// Whether what is cached under this name may be shown to the caller outside of a pull: where
+    /// the upstream itself is the judge, never.
+    fn shows(&self, caller: &Caller, name: &str) -> bool {
+        let Ok(name) = name.parse() else { return false };
+        let Target::Upstream { rule, repository, .. } = self.rules.target(None, None, &name) else {
+            return true;
+        };
+        self.rules.get(rule).is_some_and(|rule| {
+            rule.admits(repository.as_str())
+                && match rule.visibility {
+                    Visibility::Public => true,
+                    Visibility::Authenticated => caller.is_authenticated(),
+                    Visibility::Recheck => false,
+                }
+        })
+    }
+
+    /// Whether the host that the client asked at stands for an upstream that judges callers.
+    fn is_judged_upstream(&self, request: &Request) -> bool {
+        let Ok(name) = "a/a".parse() else { return false };
+        let query = Query::default();
+        match self.target(request, &query, &name) {
+            Target::Upstream { rule, .. } => {
+                self.rules.get(rule).is_some_and(|rule| rule.visibility == Visibility::Recheck)
+            }
+            _ => false,
+        }
+    }
+
+    /// Clients learn at `/v2/` how to log in: with what they would log in to the upstream with.
+    fn base_of_recheck(&self, request: &Request) -> Result<Response, ApiError> {
+        if request.headers().contains_key(header::AUTHORIZATION) {
+            return Ok(json("{}".to_owned()));
+        }
+        Err(ApiError::new(ErrorCode::Unauthorized, "log in as to the upstream itself")
+            .with_header(header::WWW_AUTHENTICATE, "Basic realm=\"upstream\""))
     }
 
     /// The caller, if it may do this; else the challenge or refusal that says why not.
@@ -214,7 +258,7 @@ impl Service {
             .map_err(|error| catalog_error(&error))?;
         let full = names.len() == limit as usize;
         let last = names.last().filter(|_| full).cloned();
-        names.retain(|name| caller.may(Action::Pull, name));
+        names.retain(|name| caller.may(Action::Pull, name) && self.shows(&caller, name));
         let mut response = json(serde_json::json!({ "repositories": names }).to_string());
         let link = last.map(|last| format!("</v2/_catalog?n={limit}&last={last}>; rel=\"next\""));
         if let Some(Ok(link)) = link.map(|link| HeaderValue::from_str(&link)) {
@@ -245,7 +289,12 @@ impl MountSource for Mounts<'_> {
         repository: &'a str,
         digest: &'a Digest,
     ) -> BoxFuture<'a, Option<Mountable>> {
-        Box::pin(self.service.proxied.mountable(repository, digest))
+        Box::pin(async move {
+            if !self.service.shows(self.caller, repository) {
+                return None;
+            }
+            self.service.proxied.mountable(repository, digest).await
+        })
     }
 }
 

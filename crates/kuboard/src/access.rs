@@ -41,7 +41,13 @@ pub(crate) fn open(
 fn names(rules: &Rules, host: Option<&str>, name: &str) -> Vec<String> {
     let Ok(name) = name.parse() else { return Vec::new() };
     match rules.target(None, host, &name) {
-        Target::Upstream { registry, repository, .. } => vec![format!("{registry}/{repository}")],
+        Target::Upstream { registry, repository, .. } => {
+            // A challenge names the repository in full already; where the host stands for the
+            // registry, its name must not be put before it twice.
+            let full = repository.as_str().strip_prefix(&format!("{registry}/"));
+            let full = full.filter(|_| host.is_some());
+            vec![format!("{registry}/{}", full.unwrap_or(repository.as_str()))]
+        }
         Target::Hosted { repository, fallback } => {
             let upstream = fallback.map(|meant| format!("{}/{}", meant.registry, meant.repository));
             [Some(repository.to_string()), upstream].into_iter().flatten().collect()

@@ -131,6 +131,9 @@ pub(crate) async fn offline(config: Config) -> anyhow::Result<Arc<Admin>> {
     require_data(&config)?;
     let stores = Stores::open(&config, Use::Own, Tasks::default()).await?;
     let cache = stores.cache(&config).await?;
+    for pin in stores.catalog.pins().await.context("pins can't be read")? {
+        cache.pin(&pin.digest);
+    }
     Ok(Arc::new(Admin::offline(cache, stores.catalog.clone(), stores.clock.clone())))
 }
 

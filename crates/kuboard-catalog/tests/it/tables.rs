@@ -239,8 +239,8 @@ async fn cached_repositories_take_and_forget_anything(world: World) {
          put d/x m blobs=a,b children=c type=t subject=s tags=latest at=6 cached => stored
          resolve d/x latest => m image 10 updated 5 checked 6 e
          put d/x m blobs=a,b children=c type=t subject=s cached => stored
-         linked d/x a => true
-         linked d/x c => true
+         linked d/x a => false
+         linked d/x c => false
          linked d/x m => true
          linked d/x s => false
          referrers d/x s => m:image:10:t:
@@ -261,7 +261,7 @@ async fn cached_repositories_take_and_forget_anything(world: World) {
          manifest d/x m => none
          tags d/x => nothing
          linked d/x m => false
-         linked d/x b => true
+         linked d/x b => false
          manifest hosted m => image 10 None None
          tags hosted => latest
          forget nothing => ok

@@ -112,7 +112,7 @@ impl Proxied {
     /// The size by the upstream's own HEAD; an answered HEAD proves that the repository holds it.
     async fn upstream_size(&self, origin: &Origin, digest: &Digest) -> Result<u64, ApiError> {
         let now = self.now();
-        let key = origin.key(&digest.to_string());
+        let key = origin.key(&format!("blob {digest}"));
         if self.negative.holds(&key, now) {
             return Err(answers::missing(Missing::Blob, origin, "asked moments ago"));
         }
@@ -137,20 +137,21 @@ impl Proxied {
         request: &BlobRequest<'_>,
     ) -> Result<Option<Response>, ApiError> {
         let digest = request.digest;
-        let key = origin.key(&digest.to_string());
+        let key = origin.key(&format!("blob {digest}"));
         let now = self.now();
         if self.negative.holds(&key, now) {
             return Err(answers::missing(Missing::Blob, origin, "asked moments ago"));
         }
-        if self.fills.running(digest).is_some() {
-            // Another repository's download may be under way: joining it needs the same proof.
-            self.prove_link(origin, digest).await?;
-        }
         let source = origin.source();
         let fill = self.fills.join(digest, &source);
+        // Another repository's download: it proves nothing about ours, nor does its failure.
+        let foreign = !fill.source.is_same(&source);
+        if foreign {
+            self.prove_link(origin, digest).await?;
+        }
         match follow::start(&fill).await {
             Start::Follow { size } => {
-                if !self.links.holds(&origin.repository, digest) {
+                if !foreign && !self.links.holds(&origin.repository, digest) {
                     self.note_link(origin, digest).await;
                     self.links.note(&origin.repository, digest);
                 }
@@ -158,6 +159,7 @@ impl Proxied {
             }
             Start::Cached => Ok(None),
             Start::Aside => relay(&source, request, origin).await.map(Some),
+            Start::Failed(_) if foreign => Ok(None),
             Start::Failed(error) => {
                 if error.kind == UpstreamErrorKind::NotFound {
                     self.negative.note(&key, now + origin.negative_ttl_ms(), now);
@@ -231,7 +233,7 @@ async fn relay(
         let answer =
             upstream.get_blob(&source.repository, digest, 0, None).await.map_err(failed)?;
         let total = answer.total;
-        let bytes = follow::relay(answer, 0, total).map_err(broken)?;
+        let bytes = follow::checked(follow::relay(answer, 0, total).map_err(broken)?, *digest);
         return match total {
             Some(size) => {
                 let body = Body::sized_stream(size, bytes);

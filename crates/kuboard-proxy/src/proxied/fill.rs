@@ -25,8 +25,12 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 
-/// Breaks in a row, without a byte of progress between them, after which a fill gives up.
+/// Breaks in a row, without progress between them, after which a fill gives up.
 const MAX_BREAKS: u32 = 4;
+
+/// Bytes of one connection that count as progress: an upstream that hangs up after each hundred
+/// would else be asked without end.
+const PROGRESS: u64 = 256 << 10;
 
 /// Where a blob comes from: the repository of an upstream that holds it.
 #[derive(Clone)]
@@ -36,6 +40,11 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// The same repository of the same upstream.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.upstream.name() == other.upstream.name() && self.repository == other.repository
+    }
+
     fn error(&self, kind: UpstreamErrorKind, message: String) -> UpstreamError {
         UpstreamError::new(kind, self.upstream.name(), message)
     }
@@ -61,6 +70,8 @@ pub(crate) enum State {
 /// A download under way, or just ended.
 pub(crate) struct Fill {
     pub(crate) digest: Digest,
+    /// Who is asked for it.
+    pub(crate) source: Source,
     state: watch::Sender<State>,
     started: Instant,
 }
@@ -108,11 +119,6 @@ impl Fills {
         Arc::new(Self { running: Mutex::default(), cache, spool, tasks, metrics })
     }
 
-    /// The fill of `digest` if one is under way.
-    pub(crate) fn running(&self, digest: &Digest) -> Option<Arc<Fill>> {
-        self.running.lock().get(digest).cloned()
-    }
-
     /// Digests being filled, for the stop report and the readiness page.
     pub(crate) fn count(&self) -> usize {
         self.running.lock().len()
@@ -127,6 +133,7 @@ impl Fills {
         }
         let fill = Arc::new(Fill {
             digest: *digest,
+            source: source.clone(),
             state: watch::Sender::new(State::Starting),
             started: Instant::now(),
         });
@@ -295,7 +302,7 @@ impl Download<'_> {
                     Err(error) => Ok(Pumped::Refused(error)),
                 };
             }
-            if self.ingest.written() > before {
+            if self.ingest.written() - before >= PROGRESS {
                 self.breaks = 0;
             }
             stream = self.resume().await?;
@@ -358,7 +365,7 @@ impl Download<'_> {
                 return Err(self.source.error(
                     UpstreamErrorKind::Unavailable,
                     format!(
-                        "the upstream broke off {MAX_BREAKS} times without a byte of progress at \
+                        "the upstream broke off {MAX_BREAKS} times without getting ahead, at \
                          byte {}",
                         self.ingest.written()
                     ),

@@ -8,7 +8,8 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream::BoxStream};
-use kuboard_registry::client::UpstreamError;
+use kuboard_oci::{Digest, Hasher};
+use kuboard_registry::client::{UpstreamError, UpstreamErrorKind};
 use tokio::sync::watch;
 
 use super::fill::{Fill, Source, State};
@@ -52,6 +53,7 @@ pub(crate) fn bytes(
     let follower = Follower {
         digest: fill.digest,
         state: fill.watch(),
+        foreign: !fill.source.is_same(&source),
         source,
         offset,
         end,
@@ -74,8 +76,10 @@ pub(crate) fn bytes(
 }
 
 struct Follower {
-    digest: kuboard_oci::Digest,
+    digest: Digest,
     state: watch::Receiver<State>,
+    /// The fill asks another repository than this follower would.
+    foreign: bool,
     source: Source,
     offset: u64,
     end: Option<u64>,
@@ -121,6 +125,12 @@ impl Follower {
                     }
                 }
                 State::Aside | State::Cached => self.turn_to_upstream().await?,
+                // Somebody else's road broke, not ours; but what was sent of wrong bytes stays wrong.
+                State::Failed(error)
+                    if self.foreign && error.kind != UpstreamErrorKind::Invalid =>
+                {
+                    self.turn_to_upstream().await?;
+                }
                 State::Failed(error) => return Err(io::Error::other(error.to_string())),
                 State::Starting => self.changed().await?,
             }
@@ -186,4 +196,44 @@ pub(crate) fn relay(
     Ok(cut
         .filter(|item| futures_util::future::ready(!matches!(item, Ok(c) if c.is_empty())))
         .boxed())
+}
+
+/// A whole blob that is passed through without being kept, checked all the same: the last piece
+/// goes out only when the digest is right.
+pub(crate) fn checked(
+    pieces: BoxStream<'static, io::Result<Bytes>>,
+    expected: Digest,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    let relayed = Relayed { pieces, hasher: Some(Hasher::new(expected.algorithm())), held: None };
+    futures_util::stream::unfold(relayed, move |mut relayed| async move {
+        let hasher = relayed.hasher.as_mut()?;
+        match relayed.pieces.next().await {
+            Some(Ok(piece)) => {
+                hasher.update(&piece);
+                let ready = relayed.held.replace(piece).unwrap_or_default();
+                Some((Ok(ready), relayed))
+            }
+            Some(Err(error)) => {
+                relayed.hasher = None;
+                Some((Err(error), relayed))
+            }
+            None => {
+                let actual = relayed.hasher.take()?.finish();
+                if actual == expected {
+                    Some((Ok(relayed.held.take()?), relayed))
+                } else {
+                    let message = format!("the upstream sent {actual} instead of {expected}");
+                    Some((Err(io::Error::new(io::ErrorKind::InvalidData, message)), relayed))
+                }
+            }
+        }
+    })
+    .filter(|piece| futures_util::future::ready(!matches!(piece, Ok(p) if p.is_empty())))
+}
+
+struct Relayed {
+    pieces: BoxStream<'static, io::Result<Bytes>>,
+    /// None once it has ended.
+    hasher: Option<Hasher>,
+    held: Option<Bytes>,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use base64::Engine;
 use http::header;
 use kuboard_oci::{Digest, Reference, Tag};
 use kuboard_registry::server::{ApiError, ErrorCode, Route};
@@ -52,7 +53,9 @@ impl Proxied {
     async fn recheck(&self, origin: &Origin, request: &ProxiedRequest<'_>) -> Result<(), ApiError> {
         let authorization =
             request.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let Some(authorization) = authorization else {
+        // Only a user and a password can be the upstream's own; a token or an access key of ours
+        // must never be shown to it.
+        let Some(authorization) = authorization.filter(|text| is_for_the_upstream(text)) else {
             return Err(challenge(origin));
         };
         let key = Digest::sha256(format!("{authorization}\u{0}{}", origin.repository).as_bytes());
@@ -84,6 +87,15 @@ impl Proxied {
     }
 }
 
+fn is_for_the_upstream(authorization: &str) -> bool {
+    let Some((scheme, encoded)) = authorization.split_once(' ') else { return false };
+    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded.trim());
+    let secret = decoded.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let password = secret.as_deref().and_then(|text| text.split_once(':')).map(|(_, word)| word);
+    scheme.eq_ignore_ascii_case("basic")
+        && password.is_some_and(|password| !password.starts_with("kbk_"))
+}
+
 #[expect(clippy::expect_used, reason = "a constant that the grammar accepts")]
 fn probe_tag() -> Tag {
     "latest".parse().expect("latest is a tag")
@@ -99,4 +111,26 @@ fn challenge(origin: &Origin) -> ApiError {
     );
     let realm = format!("Basic realm=\"{}\"", origin.registry());
     ApiError::new(ErrorCode::Unauthorized, message).with_header(header::WWW_AUTHENTICATE, &realm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_secrets_are_never_shown_to_an_upstream() {
+        let basic = |text: &str| {
+            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(text))
+        };
+        for (authorization, given) in [
+            (basic("user:password"), true),
+            (basic("robot:kbk_0123_secret"), false),
+            (basic("no-colon"), false),
+            ("Bearer abc.def.ghi".to_owned(), false),
+            ("Basic ???".to_owned(), false),
+            (String::new(), false),
+        ] {
+            assert_eq!(is_for_the_upstream(&authorization), given, "{authorization}");
+        }
+    }
 }

@@ -7,9 +7,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
-use kuboard_oci::{Digest, Reference, media_type};
+use kuboard_oci::{Digest, Reference, RepositoryName, media_type};
 use kuboard_registry::client::{UpstreamError, UpstreamErrorKind};
-use kuboard_registry::server::{ApiError, Query};
+use kuboard_registry::server::{ApiError, ErrorCode, Query};
 use kuboard_rt::http::{Body, Response};
 use parking_lot::Mutex;
 
@@ -22,24 +22,36 @@ use super::{
 /// Bytes of referrers lists kept for upstreams that fail.
 const MEMORY_BYTES: usize = 8 << 20;
 
+/// Longest media type that is asked for.
+const MAX_ARTIFACT_TYPE: usize = 255;
+
 /// The latest referrers lists.
 #[derive(Default)]
 pub(super) struct ListMemory {
-    lists: Mutex<HashMap<String, (Bytes, i64)>>,
+    lists: Mutex<Lists>,
+}
+
+#[derive(Default)]
+struct Lists {
+    known: HashMap<String, (Bytes, i64)>,
+    /// Bytes of keys and lists.
+    held: usize,
 }
 
 impl ListMemory {
     fn get(&self, key: &str) -> Option<(Bytes, i64)> {
-        self.lists.lock().get(key).cloned()
+        self.lists.lock().known.get(key).cloned()
     }
 
     fn set(&self, key: String, bytes: Bytes, now: i64) {
         let mut lists = self.lists.lock();
-        let held: usize = lists.values().map(|(bytes, _)| bytes.len()).sum();
-        if held + bytes.len() > MEMORY_BYTES {
-            lists.clear();
+        let weight = key.len() + bytes.len() + 128;
+        if lists.held + weight > MEMORY_BYTES {
+            *lists = Lists::default();
         }
-        lists.insert(key, (bytes, now));
+        // A list that replaces another is counted twice until the next clearing: an upper bound.
+        lists.held += weight;
+        lists.known.insert(key, (bytes, now));
     }
 }
 
@@ -48,6 +60,7 @@ impl Proxied {
     pub(super) async fn tags_list(
         &self,
         origin: &Origin,
+        spelled: &RepositoryName,
         query: &Query,
     ) -> Result<Response, ApiError> {
         let asked = page_query(query);
@@ -56,7 +69,8 @@ impl Proxied {
             Ok((bytes, link)) => {
                 let bytes = rename(&bytes, origin);
                 let mut response = json(bytes, "application/json")?;
-                if let Some(link) = link.and_then(|link| our_link(&link, origin)) {
+                if let Some(link) = link.and_then(|link| our_link(&link, spelled, query.get("ns")))
+                {
                     response.headers_mut().insert(header::LINK, link);
                 }
                 return Ok(response);
@@ -72,7 +86,8 @@ impl Proxied {
             .tags(&origin.repository, query.get("last"), limit)
             .await
             .map_err(|error| answers::catalog_error(&error))?;
-        let Some(tags) = seen else {
+        // None seen is not none there.
+        let Some(tags) = seen.filter(|tags| !tags.is_empty()) else {
             return Err(answers::upstream_error(Missing::Repository, origin, &error));
         };
         let list = serde_json::json!({ "name": &*origin.repository, "tags": tags });
@@ -89,6 +104,12 @@ impl Proxied {
         query: &Query,
     ) -> Result<Response, ApiError> {
         let artifact_type = query.get("artifactType");
+        if artifact_type.is_some_and(|wanted| wanted.len() > MAX_ARTIFACT_TYPE) {
+            let message = "artifactType is longer than a media type may be";
+            return Err(
+                ApiError::new(ErrorCode::Unsupported, message).with_status(StatusCode::BAD_REQUEST)
+            );
+        }
         let key = origin.key(&format!("{digest}?{}", artifact_type.unwrap_or_default()));
         let now = self.now();
         if let Some((bytes, asked)) = self.lists.get(&key)
@@ -202,11 +223,12 @@ fn rename(bytes: &Bytes, origin: &Origin) -> Bytes {
     }
 }
 
-/// The upstream's link to the next page, pointing to us.
-fn our_link(link: &str, origin: &Origin) -> Option<HeaderValue> {
+/// The upstream's link to the next page, pointing to us by the name that the client used.
+fn our_link(link: &str, spelled: &RepositoryName, ns: Option<&str>) -> Option<HeaderValue> {
     let (_, rest) = link.split_once('?')?;
     let (query, _) = rest.split_once('>')?;
-    let ours = format!("</v2/{}/tags/list?{query}>; rel=\"next\"", origin.repository);
+    let ns = ns.map(|ns| format!("&ns={ns}")).unwrap_or_default();
+    let ours = format!("</v2/{spelled}/tags/list?{query}{ns}>; rel=\"next\"");
     HeaderValue::from_str(&ours).ok()
 }
 

@@ -219,7 +219,7 @@ impl Proxied {
     /// The question itself: HEAD where it may save a counted GET, and the memory of its outcome.
     async fn question(&self, origin: &Origin, tag: &Tag, head_only: bool) -> TagResult {
         let known = self.tags.get(&origin.repository, tag);
-        let answer = self.head_or_get(origin, tag, head_only || known.is_some()).await;
+        let answer = self.head_or_get(origin, tag, known, head_only).await;
         let now = self.now();
         match &answer {
             Ok(answer) => {
@@ -251,15 +251,22 @@ impl Proxied {
         answer
     }
 
-    async fn head_or_get(&self, origin: &Origin, tag: &Tag, head_first: bool) -> TagResult {
+    async fn head_or_get(
+        &self,
+        origin: &Origin,
+        tag: &Tag,
+        known: Option<Known>,
+        head_only: bool,
+    ) -> TagResult {
         let reference = Reference::Tag(tag.clone());
         let upstream = &origin.member.upstream;
-        if head_first || upstream.rate_limit().is_some() {
+        if head_only || known.is_some() || upstream.rate_limit().is_some() {
             let head = upstream
                 .head_manifest(&origin.upstream_repository, &reference)
                 .await
                 .map_err(Arc::new)?;
             if let Some(digest) = head.digest {
+                self.have_before_moving(origin, known, &digest).await?;
                 return Ok(TagAnswer { digest, head: Some(head) });
             }
         }
@@ -269,6 +276,32 @@ impl Proxied {
             .map_err(Arc::new)?;
         let manifest = self.keep(origin, fetched).await?;
         Ok(TagAnswer { digest: manifest.digest, head: None })
+    }
+
+    /// A tag that moved is moved here only with the manifest it moved to at hand: until then the
+    /// old image, which is whole, can still be served.
+    async fn have_before_moving(
+        &self,
+        origin: &Origin,
+        known: Option<Known>,
+        digest: &Digest,
+    ) -> Result<(), Arc<UpstreamError>> {
+        let moved = known.is_some_and(|known| known.digest != *digest);
+        if !moved || matches!(self.manifest_at_hand(origin, digest).await, Ok(Some(_))) {
+            return Ok(());
+        }
+        let reference = Reference::Digest(*digest);
+        let upstream = &origin.member.upstream;
+        match upstream.get_manifest(&origin.upstream_repository, &reference).await {
+            Ok(fetched) => self.keep(origin, fetched).await.map(|_| ()),
+            // A mirror that lags behind is no word that the tag is gone.
+            Err(mut error) => {
+                if error.kind == UpstreamErrorKind::NotFound {
+                    error.kind = UpstreamErrorKind::Unavailable;
+                }
+                Err(Arc::new(error))
+            }
+        }
     }
 
     /// Writes a tag that moved, or was never seen, to the catalogue.

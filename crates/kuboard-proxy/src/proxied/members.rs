@@ -18,6 +18,9 @@ use parking_lot::RwLock;
 /// stranger can make us keep by inventing names.
 const MAX_MEMBERS: usize = 512;
 
+/// A cold image with more layers than places must not fail for the last ones.
+const BLOB_QUEUE: std::time::Duration = std::time::Duration::from_secs(600);
+
 /// One upstream registry.
 pub(crate) struct Member {
     /// First part of the names of its repositories here.
@@ -70,9 +73,6 @@ impl Members {
             return Ok(member.clone());
         }
         let settings = self.rules.get(rule).ok_or_else(|| failed("its rule is gone"))?;
-        if self.made.read().len() >= MAX_MEMBERS {
-            return Err(failed("too many registries of this family are in use"));
-        }
         self.make(rule, settings, registry).map_err(|error| failed(&format!("{error:#}")))
     }
 
@@ -85,6 +85,7 @@ impl Members {
         let endpoints = rule.endpoints(registry).into_iter().map(|endpoint| endpoint.url).collect();
         let config = UpstreamConfig {
             concurrency: rule.concurrency,
+            blob_queue_timeout: Some(BLOB_QUEUE),
             connect_timeout: rule.connect_timeout,
             read_timeout: rule.read_timeout,
             ca_file: rule.ca_file.clone(),
@@ -106,6 +107,9 @@ impl Members {
         let member = Arc::new(Member { name: registry.into(), settings: rule.clone(), upstream });
         // Of two that were made at once, the first stays: it may hold downloads already.
         let mut made = self.made.write();
+        if made.len() >= MAX_MEMBERS {
+            made.retain(|_, member| !member.settings.is_family() || Arc::strong_count(member) > 1);
+        }
         Ok(made.entry(registry.into()).or_insert(member).clone())
     }
 }

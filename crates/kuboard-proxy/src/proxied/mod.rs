@@ -57,13 +57,8 @@ impl Origin {
     }
 
     /// Whether callers are judged by the upstream instead of by our own users and keys.
-    pub(crate) fn checks_callers_itself(&self) -> bool {
+    fn checks_callers_itself(&self) -> bool {
         self.settings().visibility == Visibility::Recheck
-    }
-
-    /// Whether it is for named callers only.
-    pub(crate) fn needs_a_name(&self) -> bool {
-        self.settings().visibility == Visibility::Authenticated
     }
 
     fn settings(&self) -> &UpstreamRule {
@@ -233,7 +228,7 @@ impl Proxied {
                 let blob = BlobRequest { digest, method: request.method, range };
                 self.blob(origin, &blob).await
             }
-            Route::Tags(_) => self.tags_list(origin, request.query).await,
+            Route::Tags(spelled) => self.tags_list(origin, spelled, request.query).await,
             Route::Referrers(_, digest) => self.referrers(origin, digest, request.query).await,
             _ => Err(read_only(origin)),
         }

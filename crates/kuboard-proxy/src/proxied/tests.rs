@@ -160,7 +160,8 @@ async fn ranges_are_ranges_on_a_miss_and_on_a_hit() {
 async fn what_is_wrong_is_cut_short_and_never_kept() {
     for (name, fault, times, expected) in [
         ("cut once", Fault::Cut { after: 100_000 }, Some(1), "right"),
-        ("cut and no ranges", Fault::NoRange, None, "right"),
+        ("cut again and again", Fault::Cut { after: 100 }, None, "broken"),
+        ("no ranges", Fault::NoRange, None, "right"),
         ("wrong bytes", Fault::WrongBytes, None, "broken"),
         ("404", Fault::status(404), None, "404"),
         ("403", Fault::status(403), None, "403"),

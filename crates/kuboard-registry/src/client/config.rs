@@ -18,6 +18,9 @@ pub struct UpstreamConfig {
     pub concurrency: usize,
     /// Longest wait for one of these places.
     pub queue_timeout: Duration,
+    /// The same for a blob, which may have to wait for as many downloads as there are places;
+    /// `None` means the same.
+    pub blob_queue_timeout: Option<Duration>,
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
     /// Longest wait without progress: for the head of an answer, and between pieces of a body.
@@ -40,6 +43,7 @@ impl UpstreamConfig {
             endpoints,
             concurrency: 16,
             queue_timeout: Duration::from_secs(30),
+            blob_queue_timeout: None,
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(30),
             ca_file: None,

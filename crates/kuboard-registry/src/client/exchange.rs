@@ -161,6 +161,13 @@ impl Shared {
         }
         let wait = rate::retry_after(answer.response.headers(), self.clock.now_ms());
         let elsewhere = answer.elsewhere;
+        if status == StatusCode::NOT_FOUND
+            && !elsewhere
+            && is_foreign_page(answer.response.headers())
+        {
+            let message = "a 404 page that no registry wrote: something before it answered";
+            return Err(Failure::new(UpstreamErrorKind::Unavailable, message));
+        }
         let kind = kind_of(status, wait, elsewhere);
         let said = said(&drain(answer.response).await);
         let place = if elsewhere { "the storage it redirects to" } else { "it" };
@@ -217,4 +224,14 @@ mod tests {
         }
         assert_eq!(said(long.as_bytes()).chars().count(), 200 + " (X: )".len());
     }
+}
+
+/// Whether headers are those of a web page: an ingress whose registry is away answers so, and its
+/// "not found" is no word about content. Registries answer JSON, or say which protocol they speak.
+fn is_foreign_page(headers: &http::HeaderMap) -> bool {
+    let page = headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/html"));
+    page && !headers.contains_key("docker-distribution-api-version")
 }

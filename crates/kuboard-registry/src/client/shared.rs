@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     auth::{Authenticator, Errand, Who},
+    config::UpstreamConfig,
     endpoint::{Endpoint, Healths, Order, Plan, Skip},
     error::{Failure, Shows, UpstreamError, UpstreamErrorKind, conclude},
     exchange::{Answer, Ask},
@@ -36,6 +37,7 @@ pub(super) struct Lanes {
     blobs: Arc<Semaphore>,
     small: Arc<Semaphore>,
     timeout: Duration,
+    blob_timeout: Duration,
 }
 
 /// Which places a question takes.
@@ -48,23 +50,28 @@ pub(super) enum Lane {
 }
 
 impl Lanes {
-    pub(super) fn new(concurrency: usize, timeout: Duration) -> Lanes {
+    pub(super) fn new(config: &UpstreamConfig) -> Lanes {
         let places = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
-        Lanes { blobs: places(concurrency), small: places((concurrency / 4).max(2)), timeout }
+        Lanes {
+            blobs: places(config.concurrency),
+            small: places((config.concurrency / 4).max(2)),
+            timeout: config.queue_timeout,
+            blob_timeout: config.blob_queue_timeout.unwrap_or(config.queue_timeout),
+        }
     }
 
     async fn enter(&self, lane: Lane) -> Result<OwnedSemaphorePermit, Failure> {
-        let lane = match lane {
-            Lane::Blobs => &self.blobs,
-            Lane::Small => &self.small,
+        let (lane, timeout) = match lane {
+            Lane::Blobs => (&self.blobs, self.blob_timeout),
+            Lane::Small => (&self.small, self.timeout),
         };
-        match tokio::time::timeout(self.timeout, Arc::clone(lane).acquire_owned()).await {
+        match tokio::time::timeout(timeout, Arc::clone(lane).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(Failure::new(
                 UpstreamErrorKind::Timeout,
                 format!(
                     "no free place within {} s; hint: raise the upstream's concurrency",
-                    self.timeout.as_secs_f32()
+                    timeout.as_secs_f32()
                 ),
             )),
         }

@@ -107,7 +107,7 @@ impl Upstream {
             metrics,
             clock,
             rate: Mutex::default(),
-            lanes: Lanes::new(config.concurrency, config.queue_timeout),
+            lanes: Lanes::new(&config),
         })))
     }
 

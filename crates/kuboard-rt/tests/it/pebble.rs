@@ -89,8 +89,9 @@ fn tool(name: &str) -> PathBuf {
     #[expect(clippy::disallowed_methods, reason = "tests are configured by the environment")]
     let var = |name: &str| std::env::var(name).ok().map(PathBuf::from);
     let folder = var("KUBOARD_TOOLS")
-        .or_else(|| Some(var("HOME")?.join(".cache/kuboard/tools/bin")))
-        .unwrap_or_default();
+        .or_else(|| Some(var("HOME")?.join(".cache/kuboard/tools")))
+        .unwrap_or_default()
+        .join("bin");
     let path = folder.join(name);
     assert!(
         path.exists(),

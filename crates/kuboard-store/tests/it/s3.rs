@@ -33,10 +33,10 @@ struct Gateway {
 
 fn binary() -> PathBuf {
     let tools = env::var_os("KUBOARD_TOOLS").map(PathBuf::from).or_else(|| {
-        env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/kuboard/tools/bin"))
+        env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/kuboard/tools"))
     });
-    let binary = tools.unwrap_or_default().join("versitygw");
-    let hint = "run `cargo xtask test`, which installs it, or point KUBOARD_TOOLS at its folder";
+    let binary = tools.unwrap_or_default().join("bin/versitygw");
+    let hint = "`cargo xtask test` installs it";
     assert!(binary.is_file(), "{} is missing\nhint: {hint}", binary.display());
     binary
 }
