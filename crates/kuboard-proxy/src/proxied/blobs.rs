@@ -95,18 +95,24 @@ impl Proxied {
             .linked(&origin.repository, digest)
             .await
             .map_err(|error| answers::catalog_error(&error))?;
-        if !linked {
+        if linked {
+            self.links.note(&origin.repository, digest);
+        } else {
             self.upstream_size(origin, digest).await?;
-            self.note_link(origin, digest).await;
+            self.note_link(origin, digest);
         }
-        self.links.note(&origin.repository, digest);
         Ok(())
     }
 
-    async fn note_link(&self, origin: &Origin, digest: &Digest) {
-        if let Err(error) = self.catalog.link(&origin.repository, &[*digest]).await {
-            tracing::warn!(repository = %origin.repository, %digest, %error, "link not remembered");
-        }
+    /// Remembers a proof, in memory at once; nobody waits for the catalogue.
+    fn note_link(&self, origin: &Origin, digest: &Digest) {
+        self.links.note(&origin.repository, digest);
+        let (this, repository, digest) = (self.arc(), origin.repository.clone(), *digest);
+        self.tasks.spawn("link", async move {
+            if let Err(error) = this.catalog.link(&repository, &[digest]).await {
+                tracing::warn!(%repository, %digest, %error, "link not remembered");
+            }
+        });
     }
 
     /// The size by the upstream's own HEAD; an answered HEAD proves that the repository holds it.
@@ -152,8 +158,7 @@ impl Proxied {
         match follow::start(&fill).await {
             Start::Follow { size } => {
                 if !foreign && !self.links.holds(&origin.repository, digest) {
-                    self.note_link(origin, digest).await;
-                    self.links.note(&origin.repository, digest);
+                    self.note_link(origin, digest);
                 }
                 self.follow(&fill, source, size, request).await.map(Some)
             }

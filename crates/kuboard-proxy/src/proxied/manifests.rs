@@ -226,7 +226,7 @@ impl Proxied {
                 let fresh = Known { digest: answer.digest, confirmed_ms: now, trouble: None };
                 self.tags.set(&origin.repository, tag, fresh);
                 self.negative.forget(&origin.key(tag.as_str()));
-                self.remember_tag(origin, tag, &answer.digest).await;
+                self.remember_tag(origin, tag);
             }
             Err(error) if error.kind == UpstreamErrorKind::NotFound => {
                 self.tags.forget(&origin.repository, tag);
@@ -304,14 +304,23 @@ impl Proxied {
         }
     }
 
-    /// Writes a tag that moved, or was never seen, to the catalogue.
-    async fn remember_tag(&self, origin: &Origin, tag: &Tag, digest: &Digest) {
-        let now_ms = self.clock.now_ms();
-        let stored =
-            self.catalog.set_tag(&origin.repository, Kind::Cached, tag, digest, now_ms, None).await;
-        if let Err(error) = stored {
-            tracing::warn!(repository = %origin.repository, %tag, %error, "tag not remembered");
-        }
+    /// Writes a tag that moved, or was never seen, to the catalogue; nobody waits for it. What is
+    /// written is what memory says at that time, so that of two writes the later word stays.
+    fn remember_tag(&self, origin: &Origin, tag: &Tag) {
+        let (this, origin, tag) = (self.arc(), origin.clone(), tag.clone());
+        self.tasks.spawn("tag", async move {
+            let _turn = this.tag_writes.lock().await;
+            let Some(known) = this.tags.get(&origin.repository, &tag) else { return };
+            let now_ms = this.clock.now_ms();
+            let repository = &origin.repository;
+            let stored = this
+                .catalog
+                .set_tag(repository, Kind::Cached, &tag, &known.digest, now_ms, None)
+                .await;
+            if let Err(error) = stored {
+                tracing::warn!(%repository, %tag, %error, "tag not remembered");
+            }
+        });
     }
 
     /// A manifest that this repository is known to hold, from memory or from the cache.
@@ -408,16 +417,24 @@ impl Proxied {
             annotations: parsed.annotations.clone(),
             pushed_at_ms: self.clock.now_ms(),
         };
+        let manifest =
+            CachedManifest::new(fetched.digest, fetched.media_type.clone(), fetched.bytes.clone());
+        let manifest = self.manifests.insert_unless_overtaken(ticket, &origin.repository, manifest);
+        // Nobody waits for the disk: a cache that forgets on a crash asks again.
+        let this = self.arc();
+        self.tasks.spawn("manifest", async move { this.persist(&row, &fetched).await });
+        Ok(manifest)
+    }
+
+    async fn persist(&self, row: &ManifestRow, fetched: &Fetched) {
         let (stored, listed) =
-            tokio::join!(self.store_manifest(&fetched), self.catalog.put_manifest(&row, &[]),);
+            tokio::join!(self.store_manifest(fetched), self.catalog.put_manifest(row, &[]));
         if let Err(error) = stored {
             tracing::warn!(digest = %fetched.digest, %error, "manifest not cached");
         }
         if let Err(error) = listed {
             tracing::warn!(digest = %fetched.digest, %error, "manifest not catalogued");
         }
-        let manifest = CachedManifest::new(fetched.digest, fetched.media_type, fetched.bytes);
-        Ok(self.manifests.insert_unless_overtaken(ticket, &origin.repository, manifest))
     }
 
     async fn store_manifest(&self, fetched: &Fetched) -> Result<(), kuboard_store::Error> {

@@ -119,6 +119,9 @@ pub(crate) struct Proxied {
     negative: Negative,
     gate: Gate,
     lists: ListMemory,
+    tasks: Tasks,
+    /// One tag is written at a time.
+    tag_writes: tokio::sync::Mutex<()>,
     tag_flights: Flights<String, TagResult>,
     manifest_flights: Flights<String, ManifestResult>,
 }
@@ -153,7 +156,9 @@ impl Proxied {
             gate: Gate::default(),
             lists: ListMemory::default(),
             tag_flights: Flights::new("tag question", tasks.clone()),
-            manifest_flights: Flights::new("manifest question", tasks),
+            manifest_flights: Flights::new("manifest question", tasks.clone()),
+            tasks,
+            tag_writes: tokio::sync::Mutex::default(),
         })
     }
 
