@@ -11,9 +11,9 @@ use kuboard_registry::client::{RateLimit, UpstreamErrorKind};
 /// The times of one upstream rule that decide how long a tag is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TagTimes {
-    /// Age up to which the upstream is not asked at all.
+    /// Age below which the upstream is not asked at all; zero asks always.
     pub(crate) ttl: Duration,
-    /// Age up to which the tag is served before the upstream is asked.
+    /// Age below which the tag is served before the upstream is asked.
     pub(crate) max_stale: Duration,
     /// The tag never moves by the operator's word (`immutableTags`).
     pub(crate) immutable: bool,
@@ -35,9 +35,9 @@ pub(crate) enum Plan {
 /// `saving` says that the upstream's rate limit is nearly used up: then a tag that may be served
 /// is served without asking, however stale.
 pub(crate) fn plan(age: Duration, times: TagTimes, saving: bool) -> Plan {
-    if times.immutable || age <= times.ttl || saving {
+    if times.immutable || age < times.ttl || saving {
         Plan::Serve
-    } else if age <= times.max_stale {
+    } else if age < times.max_stale {
         Plan::ServeAndRevalidate
     } else {
         Plan::AskFirst
@@ -103,15 +103,19 @@ mod tests {
         immutable: false,
     };
 
+    const NEVER: TagTimes =
+        TagTimes { ttl: Duration::ZERO, max_stale: Duration::ZERO, immutable: false };
+
     #[test]
     fn plans_by_age() {
         let immutable = TagTimes { immutable: true, ..TIMES };
         for (age, times, saving, expected) in [
             (0, TIMES, false, Plan::Serve),
-            (60, TIMES, false, Plan::Serve),
-            (61, TIMES, false, Plan::ServeAndRevalidate),
-            (3600, TIMES, false, Plan::ServeAndRevalidate),
-            (3601, TIMES, false, Plan::AskFirst),
+            (59, TIMES, false, Plan::Serve),
+            (60, TIMES, false, Plan::ServeAndRevalidate),
+            (3599, TIMES, false, Plan::ServeAndRevalidate),
+            (3600, TIMES, false, Plan::AskFirst),
+            (0, NEVER, false, Plan::AskFirst),
             (3601, TIMES, true, Plan::Serve),
             (1 << 30, immutable, false, Plan::Serve),
         ] {
