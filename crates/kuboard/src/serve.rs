@@ -190,12 +190,30 @@ fn watch_health(health: &Health, stores: &Stores, config: &Config) {
         let catalog = catalog.clone();
         Box::pin(async move { catalog.ping().await.map_err(|error| error.to_string()) })
     });
-    let probe = config.data_dir.join("downloads");
+    let hosted = stores.hosted.clone();
+    health.register("hosted storage", move || {
+        let hosted = hosted.clone();
+        Box::pin(async move {
+            // Whether it is there does not matter, only that the storage can say so.
+            let any = kuboard_oci::Digest::sha256(b"");
+            let asked = tokio::time::timeout(Duration::from_secs(5), hosted.stat(&any)).await;
+            match asked {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("no answer within 5 s".to_owned()),
+            }
+        })
+    });
+    let probe = config.data_dir.join("downloads").join(".ready");
     health.register("data folder", move || {
         let probe = probe.clone();
         Box::pin(async move {
-            let metadata = tokio::fs::metadata(&probe).await;
-            metadata.map(|_| ()).map_err(|error| format!("{}: {error}", probe.display()))
+            match tokio::fs::write(&probe, b"ready").await {
+                Ok(()) => Ok(()),
+                // Pulls go on without room: a full disk must not take us out of service.
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Ok(()),
+                Err(error) => Err(format!("{} can't be written: {error}", probe.display())),
+            }
         })
     });
 }
