@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 
-use crate::contender::{Contender, Setup};
+use crate::contender::{Kind, Setup};
 use crate::payload::Payload;
-use crate::plan::{GIB, size};
+use crate::plan::{GIB, MIB, size};
 use crate::process;
 use crate::registry::Context;
 use crate::report::{Row, Target};
@@ -14,11 +14,15 @@ use crate::wire::push_blob;
 pub(crate) fn run(context: &Context<'_>) -> Result<Vec<Row>> {
     let plan = context.plan;
     let mut payload = Payload::noise(context.folder.path(), 40, plan.push)?;
-    let start = |kind: &crate::contender::Kind| kind.start(Setup::default());
-    let mut contenders: Vec<Contender> = context.kinds.iter().map(start).collect::<Result<_>>()?;
+    let warm_up = Payload::noise(context.folder.path(), 41, MIB)?;
+    let mut kinds = context.kinds.clone();
     let weight = plan.push as f64 / GIB as f64;
     let mut seed = 0;
-    let series = alternate("push", plan.rounds, &mut contenders, |contender, _| {
+    let series = alternate("push", plan.rounds, &mut kinds, |kind: &mut Kind, _| {
+        // A new store each time: what the round before has left in the page cache goes with it,
+        // and no push pays for making room.
+        let contender = kind.start(Setup::default())?;
+        push_blob(contender.address(), "bench/push", &warm_up)?;
         // No store has seen these bytes.
         seed += 1;
         payload.vary(seed)?;

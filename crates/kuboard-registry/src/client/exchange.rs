@@ -205,6 +205,16 @@ fn said(body: &[u8]) -> String {
     }
 }
 
+/// Whether headers are those of a web page: an ingress whose registry is away answers so, and its
+/// "not found" is no word about content. Registries answer JSON, or say which protocol they speak.
+fn is_foreign_page(headers: &http::HeaderMap) -> bool {
+    let page = headers
+        .get(http::header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/html"));
+    page && !headers.contains_key("docker-distribution-api-version")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -224,14 +234,4 @@ mod tests {
         }
         assert_eq!(said(long.as_bytes()).chars().count(), 200 + " (X: )".len());
     }
-}
-
-/// Whether headers are those of a web page: an ingress whose registry is away answers so, and its
-/// "not found" is no word about content. Registries answer JSON, or say which protocol they speak.
-fn is_foreign_page(headers: &http::HeaderMap) -> bool {
-    let page = headers
-        .get(http::header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/html"));
-    page && !headers.contains_key("docker-distribution-api-version")
 }
