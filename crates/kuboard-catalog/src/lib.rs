@@ -1,5 +1,6 @@
-//! What the registry knows, apart from the bytes: repositories, blobs, manifests, tags, referrers,
-//! pins and access keys, in SQLite (one file) or PostgreSQL. One set of statements serves both; the
+//! What the platform knows, apart from the bytes: repositories, blobs, manifests, tags, referrers,
+//! pins and access keys; inventories, reports and findings; the job queue and the outbox of events;
+//! in SQLite (one file) or PostgreSQL. One set of statements serves both; the
 //! few places where SQL differs are in `dialect.rs` and `migrations/`.
 //!
 //! It never touches a blob's bytes, never reads a clock (times are arguments, in milliseconds since
@@ -33,11 +34,16 @@ mod dialect;
 mod error;
 #[cfg(test)]
 mod explain;
+mod findings;
+mod inventories;
+mod jobs;
 mod keys;
 mod manifests;
 mod migrate;
+mod notifications;
 #[cfg(test)]
 mod orders;
+mod outbox;
 mod pins;
 mod repositories;
 mod rows;
@@ -51,8 +57,12 @@ pub use counts::Counts;
 pub use database::Catalog;
 pub use dialect::Dialect;
 pub use error::{Error, ErrorKind, Result};
+pub use findings::FindingRow;
+pub use inventories::{ImageName, InventoryRow, NamedImage, ReportRow};
+pub use jobs::{AfterFailure, JobRow, JobState, LeasedJob, NewJob, QueueDepth};
 pub use keys::KeyRow;
 pub use manifests::{ManifestMeta, ManifestRow, PutOutcome, ReferrerRow};
+pub use outbox::{DeliveryRow, NewEvent};
 pub use pins::PinRow;
 pub use repositories::Kind;
 pub use sweep::SweepReport;

@@ -12,8 +12,14 @@ use crate::{
 /// All schemas in order; the first one is version 1. A released file never changes.
 fn schemas(dialect: Dialect) -> &'static [&'static str] {
     match dialect {
-        Dialect::Sqlite => &[include_str!("../migrations/sqlite/0001_registry.sql")],
-        Dialect::Postgres => &[include_str!("../migrations/postgres/0001_registry.sql")],
+        Dialect::Sqlite => &[
+            include_str!("../migrations/sqlite/0001_registry.sql"),
+            include_str!("../migrations/sqlite/0002_scan.sql"),
+        ],
+        Dialect::Postgres => &[
+            include_str!("../migrations/postgres/0001_registry.sql"),
+            include_str!("../migrations/postgres/0002_scan.sql"),
+        ],
     }
 }
 

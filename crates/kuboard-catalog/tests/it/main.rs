@@ -5,5 +5,6 @@
 mod harness;
 mod opening;
 mod races;
+mod scans;
 mod script;
 mod tables;

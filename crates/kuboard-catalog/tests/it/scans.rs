@@ -1,0 +1,268 @@
+//! The job queue, inventories, findings and the outbox.
+
+use kuboard_catalog::{
+    AfterFailure, FindingRow, ImageName, InventoryRow, JobState, NewEvent, NewJob, ReportRow,
+};
+use kuboard_oci::Digest;
+
+use crate::harness::{World, both};
+
+both![
+    jobs_are_leased_by_priority_and_ended,
+    asking_again_joins_the_open_job,
+    a_lease_that_is_over_is_anybodys,
+    a_job_that_used_up_its_attempts_is_set_aside_and_revived,
+    workers_never_share_a_job,
+    inventories_are_found_by_what_they_hold,
+    reports_names_and_marks_are_kept,
+    findings_and_their_events_are_stored_together,
+    deliveries_are_retried_set_aside_and_replayed,
+    notifications_are_read_in_pages,
+];
+
+fn job(kind: &str, subject: &str, priority: i64) -> NewJob {
+    NewJob {
+        kind: kind.into(),
+        subject: subject.into(),
+        payload: "{}".into(),
+        priority,
+        run_after_ms: 0,
+        max_attempts: 2,
+    }
+}
+
+async fn next(world: &World, worker: &str, now_ms: i64) -> Option<(i64, String, u32)> {
+    let taken = world.catalog.lease_job(&["scan", "rematch"], worker, now_ms + 100, now_ms).await;
+    taken.unwrap().map(|job| (job.id, job.subject, job.attempt))
+}
+
+async fn jobs_are_leased_by_priority_and_ended(world: World) {
+    let catalog = &world.catalog;
+    let low = catalog.enqueue(&job("scan", "low", 0), 10).await.unwrap();
+    let high = catalog.enqueue(&job("scan", "high", 5), 11).await.unwrap();
+    catalog.enqueue(&NewJob { run_after_ms: 50, ..job("scan", "later", 9) }, 12).await.unwrap();
+    catalog.enqueue(&job("other", "kind", 9), 12).await.unwrap();
+    assert_eq!(next(&world, "a", 20).await, Some((high, "high".into(), 1)));
+    assert_eq!(next(&world, "b", 20).await, Some((low, "low".into(), 1)));
+    assert_eq!(next(&world, "a", 20).await, None);
+    assert!(catalog.complete_job(high, "a", 30).await.unwrap());
+    assert!(!catalog.complete_job(low, "a", 30).await.unwrap(), "it is b's");
+    assert!(catalog.renew_job(low, "b", 500).await.unwrap());
+    assert_eq!(next(&world, "a", 60).await.unwrap().1, "later");
+    let depths = catalog.queue_depths().await.unwrap();
+    let seen: Vec<_> =
+        depths.iter().map(|d| (d.kind.as_str(), d.state, d.count, d.oldest_ms)).collect();
+    assert_eq!(seen, [("other", JobState::Waiting, 1, 12), ("scan", JobState::Running, 2, 10)]);
+    assert_eq!(catalog.last_job("scan", "high").await.unwrap().unwrap().state, JobState::Done);
+    assert_eq!(catalog.forget_jobs(31).await.unwrap(), 1);
+    assert!(catalog.last_job("scan", "high").await.unwrap().is_none());
+}
+
+async fn asking_again_joins_the_open_job(world: World) {
+    let catalog = &world.catalog;
+    let first = catalog.enqueue(&job("scan", "x", 1), 1).await.unwrap();
+    assert_eq!(catalog.enqueue(&job("scan", "x", 7), 2).await.unwrap(), first);
+    assert_eq!(catalog.enqueue(&job("scan", "x", 0), 2).await.unwrap(), first);
+    assert_eq!(catalog.last_job("scan", "x").await.unwrap().unwrap().priority, 7);
+    assert_eq!(next(&world, "a", 10).await.unwrap().0, first);
+    // While it runs: once more afterwards.
+    assert_eq!(catalog.enqueue(&job("scan", "x", 1), 11).await.unwrap(), first);
+    assert!(catalog.complete_job(first, "a", 12).await.unwrap());
+    assert_eq!(next(&world, "a", 13).await, Some((first, "x".into(), 1)));
+    assert!(catalog.complete_job(first, "a", 14).await.unwrap());
+    assert_eq!(next(&world, "a", 15).await, None);
+    assert_ne!(catalog.enqueue(&job("scan", "x", 1), 16).await.unwrap(), first);
+}
+
+async fn a_lease_that_is_over_is_anybodys(world: World) {
+    let catalog = &world.catalog;
+    let id = catalog.enqueue(&job("scan", "x", 1), 1).await.unwrap();
+    assert_eq!(next(&world, "a", 10).await.unwrap().2, 1);
+    assert_eq!(next(&world, "b", 110).await, None, "the lease holds to its last moment");
+    assert_eq!(next(&world, "b", 111).await, Some((id, "x".into(), 2)));
+    assert!(!catalog.renew_job(id, "a", 900).await.unwrap());
+    assert!(!catalog.complete_job(id, "a", 120).await.unwrap());
+    // b dies too, and attempts are used up.
+    assert_eq!(next(&world, "c", 400).await, None);
+    let failed = catalog.last_job("scan", "x").await.unwrap().unwrap();
+    assert_eq!(failed.state, JobState::Failed);
+    assert!(failed.reason.contains("vanished"), "{}", failed.reason);
+}
+
+async fn a_job_that_used_up_its_attempts_is_set_aside_and_revived(world: World) {
+    let catalog = &world.catalog;
+    let id = catalog.enqueue(&job("scan", "x", 1), 1).await.unwrap();
+    next(&world, "a", 10).await.unwrap();
+    let retry = AfterFailure::RetryAt(50);
+    assert!(catalog.fail_job(id, "a", "first", retry, 20).await.unwrap());
+    assert_eq!(next(&world, "a", 49).await, None);
+    assert_eq!(next(&world, "a", 50).await, Some((id, "x".into(), 2)));
+    assert!(catalog.fail_job(id, "a", "second\0", retry, 60).await.unwrap());
+    let failed = catalog.jobs(JobState::Failed, "scan", 10).await.unwrap();
+    assert_eq!((failed.len(), failed[0].reason.as_str()), (1, "second"));
+    assert!(catalog.revive_job(id, 70).await.unwrap());
+    assert!(!catalog.revive_job(id, 70).await.unwrap());
+    assert_eq!(next(&world, "a", 70).await, Some((id, "x".into(), 1)));
+    assert!(catalog.fail_job(id, "a", "bad", AfterFailure::SetAside, 80).await.unwrap());
+    assert_eq!(catalog.last_job("scan", "x").await.unwrap().unwrap().state, JobState::Failed);
+}
+
+async fn workers_never_share_a_job(world: World) {
+    let catalog = &world.catalog;
+    for number in 0..40 {
+        catalog.enqueue(&job("scan", &format!("s{number}"), 0), 1).await.unwrap();
+    }
+    let workers = (0..4).map(|worker| {
+        let catalog = catalog.clone();
+        async move {
+            let name = format!("w{worker}");
+            let mut taken = Vec::new();
+            while let Some(job) = catalog.lease_job(&["scan"], &name, 900, 5).await.unwrap() {
+                taken.push(job.id);
+            }
+            taken
+        }
+    });
+    let mut all = Vec::new();
+    let mut set = tokio::task::JoinSet::new();
+    for worker in workers {
+        set.spawn(worker);
+    }
+    while let Some(taken) = set.join_next().await {
+        all.extend(taken.unwrap());
+    }
+    all.sort_unstable();
+    let count = all.len();
+    all.dedup();
+    assert_eq!((count, all.len()), (40, 40));
+}
+
+async fn inventories_are_found_by_what_they_hold(world: World) {
+    let catalog = &world.catalog;
+    let (a, b) = (Digest::sha256(b"a"), Digest::sha256(b"b"));
+    catalog.put_layer_inventory(&a, "v1", &[0, 1, 255], 1).await.unwrap();
+    assert_eq!(catalog.layer_inventory(&a, "v1").await.unwrap(), Some(vec![0, 1, 255]));
+    assert_eq!(catalog.layer_inventory(&a, "v2").await.unwrap(), None);
+    let row = |image: Digest| InventoryRow {
+        image,
+        indexer: "v1".into(),
+        body: image.to_string().into_bytes(),
+        indexed_ms: 5,
+    };
+    let keys = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    catalog.put_image_inventory(&row(a), keys(&["debian:12 openssl", "npm x"])).await.unwrap();
+    catalog.put_image_inventory(&row(b), keys(&["npm x"])).await.unwrap();
+    assert_eq!(catalog.image_inventory(&a).await.unwrap(), Some(row(a)));
+    let mut both = vec![a, b];
+    both.sort_by_key(ToString::to_string);
+    assert_eq!(catalog.images_with(&keys(&["npm x", "go y"])).await.unwrap(), both);
+    assert_eq!(catalog.images_with(&keys(&["debian:12 openssl"])).await.unwrap(), [a]);
+    // Indexed anew, it holds less.
+    catalog.put_image_inventory(&row(a), keys(&["npm x"])).await.unwrap();
+    assert_eq!(catalog.images_with(&keys(&["debian:12 openssl"])).await.unwrap(), []);
+    assert_eq!(catalog.inventoried_images(None, 10).await.unwrap(), both);
+    assert_eq!(catalog.inventoried_images(Some(&both[0]), 10).await.unwrap(), [both[1]]);
+    assert!(catalog.forget_image(&a).await.unwrap());
+    assert!(!catalog.forget_image(&a).await.unwrap());
+    assert_eq!(catalog.images_with(&keys(&["npm x"])).await.unwrap(), [b]);
+}
+
+async fn reports_names_and_marks_are_kept(world: World) {
+    let catalog = &world.catalog;
+    let image = Digest::sha256(b"a");
+    let row = ReportRow {
+        image,
+        body: vec![7; 100_000],
+        summary: "{}".into(),
+        generation: 3,
+        reported_ms: 9,
+    };
+    assert_eq!(catalog.report(&image).await.unwrap(), None);
+    catalog.put_report(&row).await.unwrap();
+    let newer = ReportRow { generation: 4, ..row };
+    catalog.put_report(&newer).await.unwrap();
+    assert_eq!(catalog.report(&image).await.unwrap(), Some(newer));
+    assert_eq!(catalog.report_summaries(None, 5).await.unwrap(), [(image, "{}".to_owned())]);
+    let name = ImageName { registry: "r".into(), repository: "a/b".into(), tag: "1".into() };
+    catalog.name_image(&name, &image, 10).await.unwrap();
+    catalog.name_image(&name, &image, 20).await.unwrap();
+    let names = catalog.image_names(&image).await.unwrap();
+    assert_eq!((names.len(), names[0].seen_ms), (1, 20));
+    assert_eq!(catalog.images_seen_since(20).await.unwrap(), names);
+    assert_eq!(catalog.images_seen_since(21).await.unwrap(), []);
+    assert_eq!(catalog.mark("m").await.unwrap(), None);
+    catalog.set_mark("m", "1").await.unwrap();
+    catalog.set_mark("m", "2").await.unwrap();
+    assert_eq!(catalog.mark("m").await.unwrap().as_deref(), Some("2"));
+}
+
+fn event(key: &str) -> NewEvent {
+    NewEvent { key: key.into(), kind: "k".into(), body: "{}".into() }
+}
+
+async fn findings_and_their_events_are_stored_together(world: World) {
+    let catalog = &world.catalog;
+    let finding = FindingRow {
+        subject: "r/a:1".into(),
+        key: "CVE-1 p path".into(),
+        state: "open".into(),
+        body: "{}".into(),
+        first_seen_ms: 1,
+        changed_ms: 1,
+    };
+    let receivers = ["one".to_owned(), "two".to_owned()];
+    let rows = [finding.clone()];
+    catalog.record_findings(&rows, &[event("e1")], &receivers, 5).await.unwrap();
+    // The same happening told twice is one event.
+    catalog.record_findings(&rows, &[event("e1")], &receivers, 6).await.unwrap();
+    let later = FindingRow { state: "fixed".into(), first_seen_ms: 9, changed_ms: 9, ..finding };
+    catalog.record_findings(&[later], &[], &receivers, 9).await.unwrap();
+    let stored = catalog.findings("r/a:1").await.unwrap();
+    assert_eq!((stored.len(), stored[0].state.as_str()), (1, "fixed"));
+    assert_eq!((stored[0].first_seen_ms, stored[0].changed_ms), (1, 9), "first seen stays");
+    assert_eq!(catalog.finding_states().await.unwrap(), [("fixed".to_owned(), 1)]);
+    let waiting = |receiver: &str| (receiver.to_owned(), "waiting".to_owned(), 1);
+    assert_eq!(catalog.delivery_states().await.unwrap(), [waiting("one"), waiting("two")]);
+}
+
+async fn deliveries_are_retried_set_aside_and_replayed(world: World) {
+    let catalog = &world.catalog;
+    let receivers = ["one".to_owned()];
+    for key in ["e1", "e2"] {
+        catalog.add_event(&event(key), &receivers, 5).await.unwrap();
+    }
+    let taken = catalog.take_deliveries(10, 50, 5).await.unwrap();
+    let keys: Vec<_> = taken.iter().map(|d| (d.key.as_str(), d.attempts)).collect();
+    assert_eq!(keys, [("e1", 1), ("e2", 1)]);
+    assert_eq!(catalog.take_deliveries(10, 50, 6).await.unwrap(), [], "they are somebody's");
+    catalog.delivered(taken[0].event, "one").await.unwrap();
+    catalog.not_delivered(taken[1].event, "one", "HTTP 500", Some(60)).await.unwrap();
+    assert_eq!(catalog.take_deliveries(10, 90, 59).await.unwrap(), []);
+    // Killed while it delivers: the delivery comes back by itself.
+    assert_eq!(catalog.take_deliveries(10, 90, 60).await.unwrap().len(), 1);
+    let again = catalog.take_deliveries(10, 200, 90).await.unwrap();
+    assert_eq!((again.len(), again[0].attempts, again[0].reason.as_str()), (1, 3, "HTTP 500"));
+    catalog.not_delivered(again[0].event, "one", "gone", None).await.unwrap();
+    assert_eq!(catalog.take_deliveries(10, 900, 500).await.unwrap(), []);
+    let dead = catalog.dead_letters("", 10).await.unwrap();
+    assert_eq!((dead.len(), dead[0].key.as_str(), dead[0].reason.as_str()), (1, "e2", "gone"));
+    assert_eq!(catalog.replay("two", None, 600).await.unwrap(), 0);
+    assert_eq!(catalog.replay("one", Some(dead[0].event), 600).await.unwrap(), 1);
+    assert_eq!(catalog.take_deliveries(10, 900, 600).await.unwrap().len(), 1);
+    catalog.delivered(dead[0].event, "one").await.unwrap();
+    assert_eq!(catalog.forget_events(6).await.unwrap(), 2);
+    assert_eq!(catalog.delivery_states().await.unwrap(), []);
+}
+
+async fn notifications_are_read_in_pages(world: World) {
+    let catalog = &world.catalog;
+    let items: Vec<_> = (0..5).map(|n| (format!("i{n}"), "{}".to_owned())).collect();
+    catalog.add_notification("n", &items, 5).await.unwrap();
+    catalog.add_notification("n", &items, 6).await.unwrap();
+    assert_eq!(catalog.notification("n", "", 2).await.unwrap().unwrap(), items[..2]);
+    assert_eq!(catalog.notification("n", "i1", 9).await.unwrap().unwrap(), items[2..]);
+    assert_eq!(catalog.notification("other", "", 2).await.unwrap(), None);
+    assert_eq!(catalog.old_notifications(6).await.unwrap(), ["n"]);
+    assert!(catalog.remove_notification("n").await.unwrap());
+    assert!(!catalog.remove_notification("n").await.unwrap());
+}
