@@ -1,0 +1,36 @@
+//! The pure heart of the scan engine: packages and inventories, version orders, advisories,
+//! matching, findings and verdicts under a policy.
+//!
+//! Nothing here waits, reads the machine or knows a clock: times are arguments, in milliseconds
+//! since 1970.
+
+mod advisory;
+pub mod conditions;
+mod distribution;
+mod finding;
+mod inventory;
+mod memory_advisories;
+mod package;
+mod report;
+mod severity;
+pub mod life_cycle;
+pub mod lookup;
+pub mod matching;
+pub mod namespace;
+pub mod policy;
+pub mod severity_rule;
+pub mod vex;
+pub mod version;
+
+pub use advisory::{Advisory, Affected, Bound, Qualifiers, Range, Reference, Status};
+pub use conditions::Conditions;
+pub use distribution::Distribution;
+pub use finding::{Epss, Finding, FixState, Suppressed, Suppression};
+pub use inventory::{
+    FileRecord, ImageInventory, LayerInventory, LayerReference, PlacedPackage, Problem,
+};
+pub use lookup::{Advisories, LookupError, Row, Until};
+pub use memory_advisories::MemoryAdvisories;
+pub use package::{Ecosystem, Package, Source};
+pub use report::{DatabaseStamp, ImageIdentity, Outcome, Report};
+pub use severity::{Rating, Severity, SeverityScore};
