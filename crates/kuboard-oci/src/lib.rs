@@ -1,5 +1,5 @@
 //! The values of the OCI distribution specification: names, digests, manifests, byte ranges and
-//! authentication challenges.
+//! authentication challenges; and, in [`layer`], the reading of layers as they stream by.
 //!
 //! Everything here is pure. Text from the network goes in, a checked value or an error that says
 //! what is wrong comes out; nothing waits, nothing is read from the machine, and the work and the
@@ -11,6 +11,7 @@ mod descriptor;
 mod digest;
 mod error;
 mod image_reference;
+pub mod layer;
 mod manifest;
 pub mod media_type;
 mod range;

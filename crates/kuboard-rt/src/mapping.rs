@@ -72,6 +72,11 @@ impl Mapping {
         self.map.is_empty()
     }
 
+    /// All bytes, for who reads here and there and keeps the map: an index, a database.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.map
+    }
+
     /// The open file behind the map.
     pub fn file(&self) -> &File {
         &self.file
