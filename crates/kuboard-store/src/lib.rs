@@ -22,8 +22,10 @@ mod mappings;
 mod memory;
 mod metrics;
 mod object;
+mod observer;
 mod page;
 pub mod policy;
+mod reserve;
 mod spool;
 mod tail;
 
@@ -38,6 +40,7 @@ pub use lease::{Leased, Reservation};
 pub use memory::MemoryStore;
 pub use metrics::Metrics;
 pub use object::ObjectStore;
+pub use observer::BlobObserver;
 pub use spool::{Spool, SpoolEntry, SweepReport};
 pub use tail::{MAX_READ, State, Tail};
 
