@@ -25,6 +25,7 @@ mod lists;
 mod lockout;
 mod manifests;
 mod metrics;
+mod push;
 mod rate;
 mod redirect;
 mod shared;
@@ -36,6 +37,7 @@ pub use blobs::{BlobStream, Source};
 pub use config::{InvalidUpstream, UpstreamConfig};
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use manifests::{Fetched, Head};
+pub use push::Stored;
 pub use rate::RateLimit;
 pub use upstream::Upstream;
 

@@ -6,7 +6,7 @@
 use std::{io, path::Path, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method, header};
 use url::Url;
 
 use super::{
@@ -101,9 +101,13 @@ impl Transport {
         &self,
         method: Method,
         url: Url,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
         body: Option<String>,
     ) -> Result<reqwest::Response, Failure> {
+        if method == Method::POST && body.is_none() {
+            // Nobody sets it for a body that is not there, and some servers insist on it (411).
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
         let mut request = self.client()?.request(method, url).headers(headers);
         if let Some(body) = body {
             request = request.body(body);
@@ -113,6 +117,25 @@ impl Transport {
             Ok(answer) => answer.map_err(failure),
             Err(_) => {
                 let message = format!("no answer within {} s", bound.as_secs_f32());
+                Err(Failure::new(UpstreamErrorKind::Timeout, message).unhealthy())
+            }
+        }
+    }
+
+    /// Puts content, for which there is `extra` time, and waits for the head of the answer.
+    pub(super) async fn put(
+        &self,
+        url: Url,
+        headers: HeaderMap,
+        body: Bytes,
+        extra: Duration,
+    ) -> Result<reqwest::Response, Failure> {
+        let request = self.client()?.put(url).headers(headers).body(body);
+        let bound = self.connect_timeout + self.read_timeout * 2 + extra;
+        match tokio::time::timeout(bound, request.send()).await {
+            Ok(answer) => answer.map_err(failure),
+            Err(_) => {
+                let message = format!("it took more than {} s", bound.as_secs_f32());
                 Err(Failure::new(UpstreamErrorKind::Timeout, message).unhealthy())
             }
         }

@@ -19,6 +19,7 @@ use super::{
     lists::{self, GetPage, MAX_PAGES},
     manifests::{Fetched, GetManifest, Head, HeadManifest},
     metrics::Metrics,
+    push::Stored,
     rate::RateLimit,
     shared::{Lanes, Shared},
     transport::Transport,
@@ -225,6 +226,34 @@ impl Upstream {
     ) -> Result<(Bytes, Option<String>), UpstreamError> {
         let page = self.0.run(repository, &GetPage::tags(query), Who::Upstream).await?;
         Ok((page.bytes, page.link))
+    }
+
+    /// Puts a blob into a repository of the upstream itself, in one piece, unless it is there
+    /// already. Its digest, sha256.
+    ///
+    /// # Errors
+    /// See [`UpstreamError`]. `Unauthorized` and `Denied` where the credentials may not push.
+    pub async fn put_blob(
+        &self,
+        repository: &RepositoryName,
+        bytes: Bytes,
+    ) -> Result<Digest, UpstreamError> {
+        self.0.put_blob(repository, bytes).await
+    }
+
+    /// Puts a manifest into a repository of the upstream itself, under a tag or its digest. What it
+    /// names must be there; a subject need not.
+    ///
+    /// # Errors
+    /// See [`UpstreamError`]. `Invalid` where it is not the digest that it is put under.
+    pub async fn put_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<Stored, UpstreamError> {
+        self.0.put_manifest(repository, reference, media_type, bytes).await
     }
 
     /// Whether the upstream itself lets a caller see a manifest, judging by the `Authorization`

@@ -11,6 +11,8 @@ mod client_endpoints;
 #[cfg(test)]
 mod client_network;
 #[cfg(test)]
+mod client_push;
+#[cfg(test)]
 mod client_script;
 #[cfg(test)]
 mod server;
