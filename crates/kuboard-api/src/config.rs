@@ -27,6 +27,12 @@ section! {
         "access" => access: Access = Access::default(),
         /// Garbage collection of hosted repositories.
         "gc" => gc: Gc = Gc::default(),
+        /// The vulnerability scanner.
+        "scan" => scan: Scan = Scan::default(),
+        /// Advisories: where they come from and how often.
+        "advisories" => advisories: Advisories = Advisories::default(),
+        /// Who is told of scans, one table each.
+        "webhook" => webhook: Vec<Webhook> = Vec::new(),
         /// Logging.
         "log" => log: Log = Log::default(),
         /// What holds for every upstream that does not say otherwise.
@@ -186,6 +192,101 @@ section! {
 }
 
 section! {
+    /// Layers are indexed while they pass; what was indexed is matched with the advisories, and
+    /// matched again when those change.
+    pub struct Scan {
+        /// Index and scan what is pulled through and pushed.
+        "enable" => enable: bool = true,
+        /// What finds vulnerabilities: `native`, or `clair` for an external Clair 4.
+        "engine" => engine: ScanEngine = ScanEngine::Native,
+        /// Jobs at a time in this process.
+        "workers" => workers: usize = 2,
+        /// Registries whose images are not scanned, as globs: `*.internal.corp`.
+        "excludeRegistries" => exclude_registries: Vec<String> = Vec::new(),
+        /// Folder with policies (ImageScanPolicy) as YAML files, for use without Kubernetes.
+        "policies" => policies: Option<PathBuf> = None,
+        /// Clair's and Harbor's HTTP APIs.
+        "api" => api: ScanApi = ScanApi::default(),
+        /// The external Clair, where `engine` is `clair`.
+        "clair" => clair: ExternalClair = ExternalClair::default(),
+    }
+}
+
+section! {
+    /// The APIs of Clair 4 (`/indexer`, `/matcher`, `/notifier`) and of Harbor's pluggable scanners
+    /// (`/api/v1/scan`), on the listener. Without `pskFile` they answer on a loopback address only.
+    pub struct ScanApi {
+        /// Answer them.
+        "enable" => enable: bool = true,
+        /// File with the key, in Base64, that signs callers' tokens (JWT, HS256), as in Clair's
+        /// `auth.psk.key`.
+        "pskFile" => psk_file: Option<PathBuf> = None,
+        /// Issuers that tokens may name; none means any.
+        "issuers" => issuers: Vec<String> = Vec::new(),
+        /// Where the notifier posts `{"notification_id", "callback"}`.
+        "notifierTarget" => notifier_target: Option<HttpUrl> = None,
+        /// How those who are notified reach the notifier API.
+        "notifierCallback" => notifier_callback: Option<HttpUrl> = None,
+        /// Seconds that Clair's clients may keep a vulnerability report.
+        "cacheSeconds" => cache: Seconds = Seconds::of(30),
+        /// Let the indexer fetch layers from addresses of private and loopback networks.
+        "allowPrivateAddresses" => allow_private_addresses: bool = false,
+    }
+}
+
+section! {
+    /// An external Clair 4 in combo mode. It fetches layers from this registry.
+    pub struct ExternalClair {
+        /// Its base address, such as `http://clair:6060`.
+        "url" => url: Option<HttpUrl> = None,
+        /// File with its `auth.psk.key`.
+        "pskFile" => psk_file: Option<PathBuf> = None,
+        /// How it reaches this registry, such as `http://registry-cache:5000`.
+        "registryUrl" => registry_url: Option<HttpUrl> = None,
+    }
+}
+
+section! {
+    /// Feeds are fetched, parsed and compiled into one file; the last good one stays in use until
+    /// the next is complete.
+    pub struct Advisories {
+        /// Fetch them. Without it, they come by `kuboard db import` only.
+        "update" => update: bool = true,
+        /// How often feeds are asked for changes.
+        "updateMinutes" => update_interval: Minutes = Minutes::of(60),
+        /// Folder of the compiled database; unset means `advisories` in `dataDir`.
+        "dir" => dir: Option<PathBuf> = None,
+        /// Feeds to use; none means all that are known (`kuboard db status` lists them).
+        "feeds" => feeds: Vec<String> = Vec::new(),
+        /// One base address in place of the feeds' own: `MIRROR/FEED/…`, also `file:///folder`
+        /// for an air gap.
+        "mirror" => mirror: Option<String> = None,
+        /// PEM file with the authority of the mirror's certificate.
+        "caFile" => ca_file: Option<PathBuf> = None,
+    }
+}
+
+section! {
+    /// Events are CloudEvents in JSON, signed, and delivered at least once.
+    pub struct Webhook {
+        /// Name, for `kuboard events` and metrics.
+        "name" => name: String = String::new(),
+        /// Where to post.
+        "url" => url: Option<HttpUrl> = None,
+        /// File with the address instead, for those with a secret in them (DingTalk, WeCom, Slack).
+        "urlFile" => url_file: Option<PathBuf> = None,
+        /// File with the secret of the HMAC-SHA256 signature in `webhook-signature`.
+        "secretFile" => secret_file: Option<PathBuf> = None,
+        /// What is posted: `cloudevents`, or a message for `slack`, `dingtalk`, `feishu`, `wecom`.
+        "template" => template: WebhookTemplate = WebhookTemplate::CloudEvents,
+        /// The least severe finding worth an event; unset means any.
+        "severityThreshold" => severity_threshold: Option<String> = None,
+        /// PEM file with the authority of its certificate.
+        "caFile" => ca_file: Option<PathBuf> = None,
+    }
+}
+
+section! {
     /// Logs go to the standard error stream.
     pub struct Log {
         /// `text` for people, `json` for machines.
@@ -287,6 +388,32 @@ section! {
         "passwordFile" => password_file: Option<PathBuf> = None,
         /// Path of a docker `config.json` (`dockerConfig`), with its credential helpers.
         "dockerConfig" => docker_config: Option<PathBuf> = None,
+    }
+}
+
+choice! {
+    /// What finds vulnerabilities.
+    pub enum ScanEngine {
+        /// Kuboard's own engine.
+        Native = "native",
+        /// An external Clair 4.
+        Clair = "clair",
+    }
+}
+
+choice! {
+    /// The form of a webhook's messages.
+    pub enum WebhookTemplate {
+        /// CloudEvents 1.0 in JSON.
+        CloudEvents = "cloudevents",
+        /// Slack's incoming webhooks.
+        Slack = "slack",
+        /// DingTalk robots.
+        DingTalk = "dingtalk",
+        /// Feishu robots.
+        Feishu = "feishu",
+        /// WeCom robots.
+        WeCom = "wecom",
     }
 }
 

@@ -1,8 +1,9 @@
 //! kuboard.toml: its schema, its defaults, what is wrong with a file and how to mend it, and the
 //! upstream rules that follow from it.
 //!
-//! Pure: nothing here reads files, dials or looks at the clock. The binary reads the text and
-//! hands it in; every other crate sees values of [`Config`], [`Rules`] and [`UpstreamRule`].
+//! Pure: nothing here reads files, dials or looks at the clock, but for [`policy::load`], which
+//! reads a folder. The binary reads the text and hands it in; every other crate sees values of
+//! [`Config`], [`Rules`] and [`UpstreamRule`].
 //!
 //! The way through: text → [`Config::parse`] → command line overrides → [`Config::validate`] →
 //! [`Rules::new`] → [`Rules::target`] for each request.
@@ -16,6 +17,7 @@ mod duration;
 mod error;
 mod globs;
 mod parse;
+pub mod policy;
 pub mod reference;
 mod rules;
 mod text;
@@ -23,9 +25,10 @@ mod upstream;
 mod validate;
 
 pub use config::{
-    Access, Acme, AcmeChallenge, Anonymous, Cache, Catalog, Config, CredentialKind, Credentials,
-    Defaults, Gc, Limits, Log, LogFormat, Mirrors, Proxy, Server, Storage, Tls, TlsMode, Upstream,
-    Visibility,
+    Access, Acme, AcmeChallenge, Advisories, Anonymous, Cache, Catalog, Config, CredentialKind,
+    Credentials, Defaults, ExternalClair, Gc, Limits, Log, LogFormat, Mirrors, Proxy, Scan,
+    ScanApi, ScanEngine, Server, Storage, Tls, TlsMode, Upstream, Visibility, Webhook,
+    WebhookTemplate,
 };
 pub use duration::{Days, Gigabytes, Minutes, Seconds};
 pub use error::{ConfigError, Problem};

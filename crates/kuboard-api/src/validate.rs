@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::{AcmeChallenge, Anonymous, Config, TlsMode, Visibility};
+use crate::config::{AcmeChallenge, Anonymous, Config, ScanEngine, TlsMode, Visibility};
 use crate::error::{ConfigError, Problem};
 use crate::upstream::UpstreamCredentials;
 
@@ -83,6 +83,7 @@ impl Config {
         self.check_server(&mut problems);
         self.check_tls(&mut problems);
         self.check_storage(&mut problems);
+        self.check_scan(&mut problems);
         let mut positive = |key: &str, good: bool, hint: &str| {
             if !good {
                 problems.push(Problem::at(key, format!("{key} must not be 0")).hint(hint));
@@ -94,6 +95,12 @@ impl Config {
             "cache.peerDiscoveryInterval",
             !self.cache.peer_discovery_interval.is_zero(),
             "30 is usual",
+        );
+        positive("scan.workers", self.scan.workers > 0, "2 is usual; enable = false scans nothing");
+        positive(
+            "advisories.updateMinutes",
+            !self.advisories.update_interval.is_zero(),
+            "60 is usual; update = false fetches nothing",
         );
         positive(
             "gc.leaseMinutes",
@@ -174,6 +181,47 @@ impl Config {
                 Problem::at("server.tls.acme.challenge", "http-01 needs an address without TLS")
                     .hint("add plainListen = \"0.0.0.0:80\" to [server], or use \"tls-alpn-01\""),
             );
+        }
+    }
+
+    fn check_scan(&self, problems: &mut Vec<Problem>) {
+        let clair = &self.scan.clair;
+        if self.scan.engine == ScanEngine::Clair
+            && (clair.url.is_none() || clair.registry_url.is_none())
+        {
+            problems.push(
+                Problem::at("scan.engine", "an external Clair without its address, or ours")
+                    .hint("set url and registryUrl in [scan.clair]"),
+            );
+        }
+        if self.scan.api.notifier_target.is_some() && self.scan.api.notifier_callback.is_none() {
+            problems.push(
+                Problem::at("scan.api.notifierTarget", "notifications need a way back")
+                    .hint("set notifierCallback to this API's address as the target sees it"),
+            );
+        }
+        let mut names = std::collections::BTreeSet::new();
+        for (number, webhook) in self.webhook.iter().enumerate() {
+            let key = format!("webhook[{number}]");
+            if webhook.name.is_empty() || !names.insert(webhook.name.as_str()) {
+                problems.push(
+                    Problem::at(&key, "a webhook needs a name of its own").hint("add name = \"…\""),
+                );
+            }
+            if webhook.url.is_some() == webhook.url_file.is_some() {
+                problems.push(
+                    Problem::at(&key, "a webhook needs one address")
+                        .hint("add url = \"https://…\", or urlFile for one with a secret in it"),
+                );
+            }
+            let known = ["unknown", "negligible", "low", "medium", "high", "critical"];
+            let threshold = webhook.severity_threshold.as_deref().map(str::to_lowercase);
+            if threshold.is_some_and(|threshold| !known.contains(&threshold.as_str())) {
+                problems.push(
+                    Problem::at(&format!("{key}.severityThreshold"), "no such severity")
+                        .hint("write LOW, MEDIUM, HIGH or CRITICAL"),
+                );
+            }
         }
     }
 

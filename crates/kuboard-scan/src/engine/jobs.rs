@@ -1,0 +1,417 @@
+//! Who gets scanned when: images that pass become jobs, workers take them.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use kuboard_catalog::{AfterFailure, ImageName, LeasedJob, NewJob};
+use kuboard_oci::Digest;
+use kuboard_rt::{Shutdown, retry::Backoff};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Engine, LEASE, ScanError,
+    passing::{Heard, SeenImage},
+    rematch::REMATCH,
+};
+
+/// Kind of the jobs that scan one image.
+pub const SCAN: &str = "scan";
+
+/// Runs of a job before it is set aside.
+const ATTEMPTS: u32 = 5;
+/// A pulled image whose layers do not come is looked at after this time: a client that only read
+/// the manifest is no reason to download the layers.
+const GRACE_MS: i64 = 30_000;
+/// How often an idle worker looks for jobs that others added.
+const IDLE: Duration = Duration::from_millis(500);
+/// Images whose layers are awaited at a time.
+const MAX_AWAITED: usize = 1024;
+
+/// What a job says: which image, by which name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScanJob {
+    /// Registry; empty for hosted.
+    pub registry: String,
+    /// Repository.
+    pub repository: String,
+    /// Tag, or empty.
+    pub tag: String,
+    /// Digest of the manifest.
+    pub image: Digest,
+    /// Scan although none of its layers was pulled yet.
+    #[serde(default)]
+    pub fetch: bool,
+    /// Digests of the layers, where the asker knew them.
+    #[serde(default)]
+    pub layers: Vec<Digest>,
+}
+
+/// Registries whose images are left alone.
+#[derive(Clone, Debug, Default)]
+pub struct Exclusions(GlobSet);
+
+impl Exclusions {
+    /// Globs over registry hosts, such as `*.internal.corp`.
+    ///
+    /// # Errors
+    /// One of them is no glob.
+    pub fn new<'a>(globs: impl IntoIterator<Item = &'a str>) -> Result<Self, globset::Error> {
+        let mut set = GlobSetBuilder::new();
+        for glob in globs {
+            set.add(Glob::new(glob)?);
+        }
+        Ok(Self(set.build()?))
+    }
+
+    /// Whether images of this registry are left alone.
+    #[must_use]
+    pub fn covers(&self, registry: &str) -> bool {
+        let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
+        self.0.is_match(registry) || self.0.is_match(host)
+    }
+}
+
+impl Engine {
+    /// Asks for a scan. More urgent ones have a higher priority: 100 a person, 50 a push, 40 a
+    /// pull, 10 a schedule.
+    ///
+    /// # Errors
+    /// The catalogue failed.
+    pub async fn ask(&self, job: &ScanJob, priority: i64, after_ms: i64) -> Result<i64, ScanError> {
+        let payload = serde_json::to_string(job).unwrap_or_default();
+        let job = NewJob {
+            kind: SCAN.to_owned(),
+            subject: job.image.to_string(),
+            payload,
+            priority,
+            run_after_ms: after_ms,
+            max_attempts: ATTEMPTS,
+        };
+        Ok(self.parts.catalog.enqueue(&job, self.now_ms()).await?)
+    }
+
+    /// Turns what passes into jobs until stop. An image whose last layer was indexed a moment ago
+    /// is scanned here and now.
+    ///
+    /// # Errors
+    /// None; the return type is that of a role.
+    pub async fn listen(self: Arc<Self>, mut heard: Heard, stop: Shutdown) -> anyhow::Result<()> {
+        let mut awaited = Awaited::default();
+        loop {
+            tokio::select! {
+                () = stop.begun() => return Ok(()),
+                Some(seen) = heard.images.recv() => self.heard(seen, &mut awaited).await,
+                Some(layer) = heard.layers.recv() => {
+                    for job in awaited.arrived(&layer) {
+                        self.scan_now(job);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn heard(self: &Arc<Self>, seen: SeenImage, awaited: &mut Awaited) {
+        let now_ms = self.now_ms();
+        let name = ImageName {
+            registry: seen.registry.clone(),
+            repository: seen.repository.clone(),
+            tag: seen.tag.clone(),
+        };
+        if let Err(error) = self.parts.catalog.name_image(&name, &seen.image, now_ms).await {
+            tracing::warn!(image = %seen.image, %error, "image not noted");
+        }
+        if self.parts.exclusions.covers(&seen.registry) {
+            return;
+        }
+        let hosted = seen.registry.is_empty();
+        let job = ScanJob {
+            registry: seen.registry,
+            repository: seen.repository,
+            tag: seen.tag,
+            image: seen.image,
+            fetch: hosted,
+            layers: seen.layers,
+        };
+        match self.inventory(&job.image).await {
+            // Known: its report is made of today's advisories, at once.
+            Ok(Some(_)) => return self.scan_now(job),
+            Ok(None) => {}
+            Err(error) => tracing::warn!(image = %job.image, %error, "inventory not read"),
+        }
+        let (priority, after_ms) = if hosted { (50, now_ms) } else { (40, now_ms + GRACE_MS) };
+        if let Err(error) = self.ask(&job, priority, after_ms).await {
+            tracing::warn!(image = %job.image, %error, "image not queued for its scan");
+        }
+        if hosted {
+            return;
+        }
+        let mut missing = HashSet::new();
+        for layer in &job.layers {
+            let known = !self.passing.is_indexing(layer)
+                && self.parts.inspector.inventories.get(layer).await.is_some();
+            if !known {
+                missing.insert(*layer);
+            }
+        }
+        if missing.is_empty() {
+            self.scan_now(job);
+        } else {
+            awaited.add(job, missing);
+        }
+    }
+
+    /// Scans beside the queue; the job that waits there finds the work done.
+    fn scan_now(self: &Arc<Self>, job: ScanJob) {
+        let engine = self.clone();
+        self.parts.tasks.spawn("scan a passing image", async move {
+            match engine.scan(&job).await {
+                Ok(report) => tracing::info!(image = %report.image.name,
+                    findings = report.findings.len(), "scanned while it was pulled"),
+                Err(error) => tracing::debug!(image = %job.image, %error, "left to its job"),
+            }
+        });
+    }
+
+    /// Brings the gauges of the queue up to date.
+    ///
+    /// # Errors
+    /// The catalogue failed.
+    pub async fn measure(&self) -> Result<(), ScanError> {
+        let metrics = &self.parts.metrics;
+        metrics.queue.reset();
+        metrics.queue_age.reset();
+        let now_ms = self.now_ms();
+        for depth in self.parts.catalog.queue_depths().await? {
+            let count = i64::try_from(depth.count).unwrap_or(i64::MAX);
+            metrics.queue.with_label_values(&[&depth.kind, depth.state.as_str()]).set(count);
+            if depth.state == kuboard_catalog::JobState::Waiting {
+                let age = (now_ms - depth.oldest_ms).max(0) / 1000;
+                metrics.queue_age.with_label_values(&[&depth.kind]).set(age);
+            }
+        }
+        metrics.deliveries.reset();
+        for (receiver, state, count) in self.parts.catalog.delivery_states().await? {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            metrics.deliveries.with_label_values(&[&receiver, &state]).set(count);
+        }
+        Ok(())
+    }
+
+    /// Forgets jobs that ended, and events that were delivered, before then.
+    ///
+    /// # Errors
+    /// The catalogue failed.
+    pub async fn forget(&self, before_ms: i64) -> Result<(), ScanError> {
+        self.parts.catalog.forget_jobs(before_ms).await?;
+        self.parts.catalog.forget_events(before_ms).await?;
+        Ok(())
+    }
+
+    /// Takes jobs and does them until stop. `name` is this worker's, unlike any other's.
+    ///
+    /// # Errors
+    /// None; the return type is that of a role.
+    pub async fn work(self: Arc<Self>, name: String, stop: Shutdown) -> anyhow::Result<()> {
+        while !stop.is_begun() {
+            let now_ms = self.now_ms();
+            let until_ms = now_ms + millis(LEASE);
+            let kinds = [SCAN, REMATCH];
+            match self.parts.catalog.lease_job(&kinds, &name, until_ms, now_ms).await {
+                Ok(Some(job)) => self.run(&job, &name, &stop).await,
+                Ok(None) => pause(IDLE, &stop).await,
+                Err(error) => {
+                    tracing::warn!(%error, "no job taken");
+                    pause(IDLE * 4, &stop).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn run(&self, job: &LeasedJob, worker: &str, stop: &Shutdown) {
+        let outcome = tokio::select! {
+            // The lease runs out by itself; another worker goes on.
+            () = stop.begun() => return,
+            lost = self.hold(job, worker) => {
+                tracing::warn!(job = job.id, subject = %job.subject, lost, "job lost");
+                return;
+            }
+            outcome = self.perform(job) => outcome,
+        };
+        let now_ms = self.now_ms();
+        let ended = match outcome {
+            Ok(()) => {
+                self.parts.metrics.jobs.with_label_values(&[&job.kind, "done"]).inc();
+                self.parts.catalog.complete_job(job.id, worker, now_ms).await
+            }
+            Err(failure) => {
+                self.parts.metrics.jobs.with_label_values(&[&job.kind, "failed"]).inc();
+                tracing::warn!(kind = %job.kind, subject = %job.subject, attempt = job.attempt,
+                    of = job.max_attempts, error = %failure.reason, "job failed");
+                let after = match failure.lasting {
+                    true => AfterFailure::SetAside,
+                    false => AfterFailure::RetryAt(now_ms + delay_ms(job.attempt)),
+                };
+                self.parts.catalog.fail_job(job.id, worker, &failure.reason, after, now_ms).await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::warn!(job = job.id, %error, "job's end not noted; it will run again");
+        }
+    }
+
+    /// Renews the lease until it can't be; then says why.
+    async fn hold(&self, job: &LeasedJob, worker: &str) -> &'static str {
+        loop {
+            tokio::time::sleep(LEASE / 3).await;
+            let until_ms = self.now_ms() + millis(LEASE);
+            match self.parts.catalog.renew_job(job.id, worker, until_ms).await {
+                Ok(true) => {}
+                Ok(false) => return "another worker has it",
+                Err(error) => tracing::warn!(job = job.id, %error, "lease not renewed yet"),
+            }
+        }
+    }
+
+    async fn perform(&self, job: &LeasedJob) -> Result<(), Failure> {
+        if job.kind == REMATCH {
+            return self.rematch_job(&job.payload).await.map_err(Failure::from);
+        }
+        let scan: ScanJob = serde_json::from_str(&job.payload).map_err(|error| Failure {
+            reason: format!("its payload can't be read: {error}"),
+            lasting: true,
+        })?;
+        if !scan.fetch && !self.is_wanted(&scan).await? {
+            return Ok(());
+        }
+        self.scan(&scan).await?;
+        Ok(())
+    }
+
+    /// An image whose manifest alone was read is not downloaded for its scan.
+    async fn is_wanted(&self, job: &ScanJob) -> Result<bool, Failure> {
+        if self.inventory(&job.image).await?.is_some() || job.layers.is_empty() {
+            return Ok(true);
+        }
+        for layer in &job.layers {
+            if self.passing.is_indexing(layer)
+                || self.parts.inspector.inventories.get(layer).await.is_some()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Why a job failed, and whether for good.
+struct Failure {
+    reason: String,
+    lasting: bool,
+}
+
+impl From<ScanError> for Failure {
+    fn from(error: ScanError) -> Self {
+        Self { reason: error.to_string(), lasting: !error.is_retryable() }
+    }
+}
+
+fn delay_ms(attempt: u32) -> i64 {
+    const PAUSE: Backoff =
+        Backoff { base: Duration::from_secs(5), cap: Duration::from_secs(15 * 60) };
+    millis(PAUSE.delay(attempt.saturating_sub(1), 0.5))
+}
+
+pub(super) fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+pub(super) async fn pause(time: Duration, stop: &Shutdown) {
+    tokio::select! {
+        () = tokio::time::sleep(time) => {}
+        () = stop.begun() => {}
+    }
+}
+
+/// Images that wait for layers which are on their way.
+#[derive(Default)]
+struct Awaited {
+    images: HashMap<Digest, (ScanJob, HashSet<Digest>)>,
+}
+
+impl Awaited {
+    fn add(&mut self, job: ScanJob, missing: HashSet<Digest>) {
+        if self.images.len() >= MAX_AWAITED {
+            // Their jobs are in the queue all the same.
+            self.images.clear();
+        }
+        self.images.insert(job.image, (job, missing));
+    }
+
+    /// Images that waited for this layer last.
+    fn arrived(&mut self, layer: &Digest) -> Vec<ScanJob> {
+        let mut complete = Vec::new();
+        self.images.retain(|_, (job, missing)| {
+            let done = missing.remove(layer) && missing.is_empty();
+            if done {
+                complete.push(job.clone());
+            }
+            !done
+        });
+        complete
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use kuboard_oci::Digest;
+
+    use super::{Awaited, Exclusions, ScanJob};
+
+    fn job(name: &[u8], layers: &[Digest]) -> ScanJob {
+        ScanJob {
+            registry: "docker.io".into(),
+            repository: "library/a".into(),
+            tag: "1".into(),
+            image: Digest::sha256(name),
+            fetch: false,
+            layers: layers.to_vec(),
+        }
+    }
+
+    #[test]
+    fn images_are_complete_with_their_last_layer() {
+        let [a, b] = [Digest::sha256(b"a"), Digest::sha256(b"b")];
+        let mut awaited = Awaited::default();
+        awaited.add(job(b"one", &[a, b]), HashSet::from([a, b]));
+        awaited.add(job(b"two", &[b]), HashSet::from([b]));
+        assert_eq!(awaited.arrived(&a), []);
+        assert_eq!(awaited.arrived(&a), [], "a layer may be told of twice");
+        let complete: HashSet<Digest> = awaited.arrived(&b).iter().map(|job| job.image).collect();
+        assert_eq!(complete, HashSet::from([Digest::sha256(b"one"), Digest::sha256(b"two")]));
+        assert_eq!(awaited.arrived(&b), []);
+    }
+
+    #[test]
+    fn registries_are_excluded_by_glob() {
+        let exclusions = Exclusions::new(["*.internal.corp", "quay.io"]).unwrap();
+        for (registry, covered) in [
+            ("registry.internal.corp", true),
+            ("registry.internal.corp:5000", true),
+            ("a.b.internal.corp", true),
+            ("internal.corp", false),
+            ("quay.io", true),
+            ("docker.io", false),
+            ("", false),
+        ] {
+            assert_eq!(exclusions.covers(registry), covered, "{registry}");
+        }
+        assert!(Exclusions::new(["["]).is_err());
+    }
+}

@@ -1,0 +1,252 @@
+//! The scan engine as a service: images that pass are indexed while they pass, matched, reported,
+//! and matched again when advisories change.
+//!
+//! What is to be done stands in the catalogue's job queue, so that any number of workers share it
+//! and nothing asked for is lost. A worker that finds a layer being indexed at the moment waits for
+//! that instead of reading it again.
+
+mod jobs;
+mod metrics;
+mod passing;
+mod rematch;
+mod results;
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwapOption;
+use kuboard_catalog::Catalog;
+use kuboard_feeds::database::Database;
+use kuboard_oci::{Digest, Reference, RepositoryName};
+use kuboard_rt::{Clock, Tasks};
+use kuboard_vuln::{Advisories, ImageIdentity, ImageInventory, Report, matching::MatchOptions};
+
+pub use jobs::{Exclusions, SCAN, ScanJob};
+pub use metrics::EngineMetrics;
+pub use passing::{Heard, LayerObserver, Passing, SeenImage, Settled};
+pub use rematch::REMATCH;
+pub use results::{Summary, subject_of};
+
+use crate::{
+    assemble::{assemble, keys},
+    inspect::Inspector,
+    inventories::{decode, encode},
+    source::{Contents, SourceError, open_image},
+};
+
+/// Gives access to repositories: through the registry of this process, or by network.
+pub trait Repositories: Send + Sync + 'static {
+    /// The content of a repository. `registry` is a registry's name, empty for hosted ones.
+    ///
+    /// # Errors
+    /// No rule allows it.
+    fn contents(
+        &self,
+        registry: &str,
+        repository: &RepositoryName,
+    ) -> Result<Arc<dyn Contents>, SourceError>;
+}
+
+/// What an engine is made of.
+pub struct EngineParts {
+    /// Where everything is kept.
+    pub catalog: Catalog,
+    /// Reads images. Its inventories are those of the catalogue.
+    pub inspector: Inspector,
+    /// Gives content.
+    pub repositories: Arc<dyn Repositories>,
+    /// Which images are left alone.
+    pub exclusions: Exclusions,
+    /// To whom events go.
+    pub receivers: Vec<String>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where work runs.
+    pub tasks: Tasks,
+    /// Everything counted.
+    pub metrics: EngineMetrics,
+}
+
+/// The scan engine.
+pub struct Engine {
+    parts: EngineParts,
+    database: ArcSwapOption<Database>,
+    passing: Arc<Passing>,
+}
+
+/// Why an image was not scanned.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The image can't be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The catalogue failed.
+    #[error(transparent)]
+    Catalog(#[from] kuboard_catalog::Error),
+    /// What is stored can't be read.
+    #[error("the stored inventory of {0} is damaged")]
+    Damaged(Digest),
+}
+
+impl ScanError {
+    /// Whether the same may succeed later.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Source(error) => error.is_retryable(),
+            Self::Catalog(error) => error.is_retryable(),
+            Self::Damaged(_) => false,
+        }
+    }
+}
+
+/// How long a worker holds a job before it must renew.
+pub const LEASE: Duration = Duration::from_secs(60);
+
+impl Engine {
+    /// Makes an engine without advisories; see [`Engine::use_database`]. `passing` hears of what
+    /// passes the registry.
+    #[must_use]
+    pub fn new(parts: EngineParts, passing: Arc<Passing>) -> Arc<Self> {
+        Arc::new(Self { parts, database: ArcSwapOption::empty(), passing })
+    }
+
+    /// Matches with these advisories from now on.
+    pub fn use_database(&self, database: Arc<Database>) {
+        let stamp = database.stamp();
+        self.parts.metrics.database(&stamp);
+        self.database.store(Some(database));
+    }
+
+    /// The advisories in use.
+    #[must_use]
+    pub fn database(&self) -> Option<Arc<Database>> {
+        self.database.load_full()
+    }
+
+    /// The catalogue.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.parts.catalog
+    }
+
+    /// The time, milliseconds since 1970.
+    #[must_use]
+    pub fn now_ms(&self) -> i64 {
+        self.parts.clock.now_ms()
+    }
+
+    /// Version of the indexers: what changes when images have to be read anew.
+    #[must_use]
+    pub fn state(&self) -> String {
+        self.parts.inspector.indexers.version()
+    }
+
+    /// Reads images.
+    #[must_use]
+    pub fn inspector(&self) -> &Inspector {
+        &self.parts.inspector
+    }
+
+    /// The stored inventory of an image, if its indexers are those of today.
+    ///
+    /// # Errors
+    /// The catalogue failed, or what is stored is damaged.
+    pub async fn inventory(
+        &self,
+        image: &Digest,
+    ) -> Result<Option<(ImageIdentity, ImageInventory)>, ScanError> {
+        let Some(row) = self.parts.catalog.image_inventory(image).await? else { return Ok(None) };
+        if row.indexer != self.state() {
+            return Ok(None);
+        }
+        decode(&row.body).map(Some).map_err(|_| ScanError::Damaged(*image))
+    }
+
+    /// Stores what an image contains.
+    ///
+    /// # Errors
+    /// The catalogue failed.
+    pub async fn keep_inventory(
+        &self,
+        image: &Digest,
+        identity: &ImageIdentity,
+        inventory: &ImageInventory,
+    ) -> Result<(), ScanError> {
+        let body = encode(&(identity, inventory)).map_err(|_| ScanError::Damaged(*image))?;
+        let row = kuboard_catalog::InventoryRow {
+            image: *image,
+            indexer: self.state(),
+            body,
+            indexed_ms: self.now_ms(),
+        };
+        self.parts.catalog.put_image_inventory(&row, keys(inventory)).await?;
+        Ok(())
+    }
+
+    /// What is known of an image today: its stored inventory against the advisories of now.
+    /// `None`: it was not indexed.
+    ///
+    /// # Errors
+    /// See [`ScanError`].
+    pub async fn report_now(&self, image: &Digest) -> Result<Option<Report>, ScanError> {
+        let Some((identity, inventory)) = self.inventory(image).await? else { return Ok(None) };
+        Ok(Some(self.matched(identity, inventory)))
+    }
+
+    /// The report on this inventory by the advisories of now; nothing is stored.
+    #[must_use]
+    pub fn report_on(&self, identity: ImageIdentity, inventory: ImageInventory) -> Report {
+        self.matched(identity, inventory)
+    }
+
+    fn matched(&self, identity: ImageIdentity, inventory: ImageInventory) -> Report {
+        let database = self.database();
+        let advisories = database.as_deref().map(|database| database as &dyn Advisories);
+        let timer = self.parts.metrics.match_seconds.start_timer();
+        let options = MatchOptions::default();
+        let report = assemble(identity, inventory, advisories, &options, self.now_ms());
+        timer.observe_duration();
+        report
+    }
+
+    /// Scans an image of a repository: indexes what is not yet indexed, matches, stores the report
+    /// and tells of what changed.
+    ///
+    /// # Errors
+    /// See [`ScanError`].
+    pub async fn scan(&self, job: &ScanJob) -> Result<Report, ScanError> {
+        let timer = self.parts.metrics.scan_seconds.start_timer();
+        let (identity, inventory) = match self.inventory(&job.image).await? {
+            Some(known) => known,
+            None => self.index(job).await?,
+        };
+        let identity = named(identity, job);
+        let report = self.matched(identity, inventory);
+        self.publish(&job.image, &report).await?;
+        timer.observe_duration();
+        Ok(report)
+    }
+
+    async fn index(&self, job: &ScanJob) -> Result<(ImageIdentity, ImageInventory), ScanError> {
+        let repository: RepositoryName = job
+            .repository
+            .parse()
+            .map_err(|error| SourceError::invalid(format!("{}: {error}", job.repository)))?;
+        let contents = self.parts.repositories.contents(&job.registry, &repository)?;
+        let identity = named(ImageIdentity::default(), job);
+        let reference = Reference::Digest(job.image);
+        let image = open_image(contents, identity, Some(&reference), None).await?;
+        let inventory = self.parts.inspector.inspect(&image, &|_, _| {}).await?;
+        self.keep_inventory(&job.image, &image.identity, &inventory).await?;
+        Ok((image.identity, inventory))
+    }
+}
+
+fn named(mut identity: ImageIdentity, job: &ScanJob) -> ImageIdentity {
+    identity.registry.clone_from(&job.registry);
+    identity.repository.clone_from(&job.repository);
+    identity.tag.clone_from(&job.tag);
+    identity.digest = Some(job.image);
+    identity.name = subject_of(&job.registry, &job.repository, &job.tag, &job.image);
+    identity
+}
