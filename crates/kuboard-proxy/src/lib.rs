@@ -14,10 +14,14 @@ pub mod fsck;
 mod hosted;
 mod manifest_cache;
 mod metrics;
+mod observer;
 mod proxied;
+mod reader;
 mod room;
 mod service;
 
 pub use admin::{Admin, CachedBlob, CachedImage, Stats, Touched};
 pub use front::{Front, FrontConfig};
+pub use observer::{ManifestObserver, ManifestSeen, Observers};
+pub use reader::{ManifestContent, ReadError, Reader};
 pub use room::{Config, Deps, Room, register_metrics};

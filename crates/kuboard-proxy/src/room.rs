@@ -14,7 +14,9 @@ use crate::{
     hosted::{Hosted, HostedMetrics, HostedParts},
     manifest_cache::ManifestCache,
     metrics::Metrics,
+    observer::Observers,
     proxied::{Members, Proxied, ProxiedParts},
+    reader::Reader,
     service::Service,
 };
 
@@ -64,12 +66,15 @@ pub struct Deps {
     pub tasks: Tasks,
     /// Where everything is counted.
     pub registry: prometheus::Registry,
+    /// Who looks on.
+    pub observers: Observers,
 }
 
 /// The registry, ready to answer.
 pub struct Room {
     service: Arc<Service>,
     admin: Admin,
+    reader: Reader,
     hosted: Arc<Hosted>,
     proxied: Arc<Proxied>,
     cache: Arc<Cache>,
@@ -98,6 +103,7 @@ impl Config {
             lease: self.lease,
             upload_ttl: UPLOAD_TTL,
             exclusive: self.exclusive,
+            observers: deps.observers.clone(),
             metrics: HostedMetrics::new(&deps.registry, &metrics.pulls)?,
         });
         let proxied = Proxied::new(ProxiedParts {
@@ -109,6 +115,7 @@ impl Config {
             clock: deps.clock.clone(),
             tasks: deps.tasks,
             metrics: metrics.clone(),
+            observers: deps.observers,
         });
         for pin in deps.catalog.pins().await.context("pins can't be read")? {
             deps.cache.pin(&pin.digest);
@@ -121,6 +128,8 @@ impl Config {
             clock: deps.clock.clone(),
             running: Some(Running { proxied: proxied.clone(), manifests }),
         };
+        let reader =
+            Reader { rules: self.rules.clone(), hosted: hosted.clone(), proxied: proxied.clone() };
         let service = Arc::new(Service {
             rules: self.rules,
             access: deps.access,
@@ -133,6 +142,7 @@ impl Config {
         Ok(Room {
             service,
             admin,
+            reader,
             hosted,
             proxied,
             cache: deps.cache,
@@ -155,6 +165,11 @@ impl Room {
     /// The orders of an operator on this running room.
     pub fn admin(&self) -> Admin {
         self.admin.clone()
+    }
+
+    /// Reads content for other parts of this process.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
     }
 
     /// Does the chores until stop: gauges, collection of hosted content.

@@ -9,9 +9,14 @@ mod cli;
 mod config;
 mod control;
 mod docs;
+mod events;
 mod fsck;
+mod db;
 mod keys;
+mod open;
 mod output;
+mod scan;
+mod scanning;
 mod serve;
 mod tls;
 
@@ -26,6 +31,12 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Up(args) => serve::up(&args),
         Command::Serve(args) => serve::serve(&args),
+        Command::Scan(args) => scan::run(&args),
+        Command::Sbom(args) => scan::sbom(&args),
+        Command::Db(args) => db::run(&args),
+        Command::Events(args) => events::run(&args),
+        Command::Jobs(args) => events::jobs(&args),
+        Command::Policies(args) => events::policies(&args),
         Command::Cache(args) => cache::run(&args),
         Command::Keys(args) => keys::run(&args),
         Command::Fsck(args) => fsck::run(&args),

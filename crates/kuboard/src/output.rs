@@ -4,6 +4,8 @@
 use std::{io::Write, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use kuboard_scan::inspect::LayerStep;
+use kuboard_vuln::LayerReference;
 use serde::Serialize;
 
 /// Prints an error with its causes.
@@ -67,6 +69,43 @@ pub(crate) fn spinner(text: &str) -> ProgressBar {
     bar.set_message(text.to_owned());
     bar.enable_steady_tick(Duration::from_millis(120));
     bar
+}
+
+/// Columns of the terminal, if the output goes to one.
+pub(crate) fn terminal_width() -> Option<u16> {
+    console::Term::stdout().size_checked().map(|(_, columns)| columns)
+}
+
+/// A line of progress a layer that is being read, silent when nobody watches.
+pub(crate) struct LayerBars {
+    bar: ProgressBar,
+}
+
+impl LayerBars {
+    /// Bars for these layers.
+    pub(crate) fn new(quiet: bool, layers: &[LayerReference]) -> Self {
+        let total = layers.iter().map(|layer| layer.size).sum();
+        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(total) };
+        let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { bar }
+    }
+
+    /// Something happened to a layer.
+    pub(crate) fn step(&self, layer: &LayerReference, step: LayerStep) {
+        match step {
+            LayerStep::Known | LayerStep::Done => self.bar.inc(layer.size),
+            LayerStep::Begun => {
+                let hex = layer.digest.hex();
+                self.bar.set_message(format!("reading layer {}", hex.get(..12).unwrap_or(&hex)));
+            }
+        }
+    }
+
+    /// All is read.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
 }
 
 #[cfg(test)]

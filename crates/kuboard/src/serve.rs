@@ -11,7 +11,7 @@ use kuboard_proxy::{Deps, Front, FrontConfig, Room};
 use kuboard_rt::{
     BoxFuture, Scope, Shutdown,
     health::Health,
-    http::{Body, Bound, Handler, Limits, Request, Response},
+    http::{Body, Bound, Handler, Limits, Request, Response, handler_fn},
     log,
     metrics::Metrics,
     tls::Certificates,
@@ -22,13 +22,17 @@ use crate::{
     boot::{Stores, Use},
     cli::{Role, ServeArgs, UpArgs},
     control::{Control, SOCKET},
+    scanning::{self, Apis, DistantRepositories, Ground, Looking, OwnRepositories},
     tls,
 };
 
 /// `kuboard up`: everything in one process.
 pub(crate) fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
     let config = settings(args)?;
-    boot::block_on(run(config, &[Role::RegistryProxy, Role::RegistryCache]))
+    boot::block_on(run(
+        config,
+        &[Role::RegistryProxy, Role::RegistryCache, Role::ScanEngine, Role::ScanWorker],
+    ))
 }
 
 /// `kuboard serve`: chosen roles.
@@ -70,10 +74,16 @@ async fn run(config: Config, roles: &[Role]) -> anyhow::Result<ExitCode> {
         scope.spawn("certificates", move |stop| tls::keep_fresh(certificates, stop));
     }
     let mut stores = None;
+    let mut apis = None;
     let registry: Arc<dyn Handler> = if roles.contains(&Role::RegistryCache) {
-        let (room, opened) = cache_role(&config, &scope, &metrics, &health).await?;
-        stores = Some(opened);
+        let (room, opened, looking) = cache_role(&config, roles, &scope, &metrics, &health).await?;
         let registry = room.handler();
+        if let Some(looking) = looking {
+            let ground = ground(&config, &opened, &scope);
+            let repositories = Arc::new(OwnRepositories(room.reader()));
+            apis = looking.start(&ground, repositories, metrics.registry(), &mut scope, roles)?;
+        }
+        stores = Some(opened);
         let control = Control { admin: room.admin() };
         let socket = control_socket(&config.data_dir)?;
         let stop = scope.shutdown();
@@ -82,10 +92,23 @@ async fn run(config: Config, roles: &[Role]) -> anyhow::Result<ExitCode> {
         });
         scope.spawn("registry", move |stop| room.run(stop));
         registry
+    } else if scanning::is_wanted(&config, roles) {
+        let opened = Stores::open(&config, Use::Own, scope.tasks()).await?;
+        watch_health(&health, &opened, &config);
+        let ground = ground(&config, &opened, &scope);
+        let repositories = Arc::new(DistantRepositories::new(&config, metrics.registry())?);
+        let looking = Looking::new(&ground)?;
+        apis = looking.start(&ground, repositories, metrics.registry(), &mut scope, roles)?;
+        stores = Some(opened);
+        if roles.contains(&Role::RegistryProxy) {
+            front_role(&config, &health)?
+        } else {
+            handler_fn(|_| async { text(StatusCode::NOT_FOUND, String::new(), "text/plain") })
+        }
     } else {
         front_role(&config, &health)?
     };
-    let top = Arc::new(Top { registry, metrics, health: health.clone(), certificates });
+    let top = Arc::new(Top { registry, apis, metrics, health: health.clone(), certificates });
     listen(&config, &mut scope, top, grace).await?;
     let draining = health;
     let signal = async move {
@@ -150,12 +173,22 @@ fn serve_on(
     scope.spawn(name, move |stop: Shutdown| bound.serve(handler, stop, grace));
 }
 
+fn ground<'a>(config: &'a Config, stores: &Stores, scope: &Scope) -> Ground<'a> {
+    Ground {
+        config,
+        catalog: stores.catalog.clone(),
+        clock: stores.clock.clone(),
+        tasks: scope.tasks(),
+    }
+}
+
 async fn cache_role(
     config: &Config,
+    roles: &[Role],
     scope: &Scope,
     metrics: &Metrics,
     health: &Health,
-) -> anyhow::Result<(Room, Stores)> {
+) -> anyhow::Result<(Room, Stores, Option<Looking>)> {
     let stores = Stores::open(config, Use::Own, scope.tasks()).await?;
     let cache = stores.cache(config).await?;
     let rules = Arc::new(Rules::new(config)?);
@@ -168,6 +201,9 @@ async fn cache_role(
         untagged: config.gc.untagged.duration(),
         exclusive: config.catalog.url.expose().is_empty(),
     };
+    let looking = scanning::is_wanted(config, roles)
+        .then(|| Looking::new(&ground(config, &stores, scope)))
+        .transpose()?;
     let (cache_spool, upload_spool) = stores.spools()?;
     let deps = Deps {
         cache,
@@ -179,8 +215,9 @@ async fn cache_role(
         clock: stores.clock.clone(),
         tasks: scope.tasks(),
         registry: metrics.registry().clone(),
+        observers: looking.as_ref().map(Looking::observers).unwrap_or_default(),
     };
-    Ok((room.build(deps).await?, stores))
+    Ok((room.build(deps).await?, stores, looking))
 }
 
 /// What must be true for this process to take requests.
@@ -249,6 +286,7 @@ fn control_socket(data_dir: &Path) -> anyhow::Result<Bound> {
 /// All that one address answers.
 struct Top {
     registry: Arc<dyn Handler>,
+    apis: Option<Apis>,
     metrics: Metrics,
     health: Health,
     certificates: Option<Arc<Certificates>>,
@@ -273,7 +311,8 @@ impl Handler for Top {
                         text(StatusCode::OK, answer, "application/octet-stream")
                     });
                 }
-                self.registry.handle(request)
+                let handler = self.apis.as_ref().and_then(|apis| apis.of(path));
+                handler.unwrap_or(&*self.registry).handle(request)
             }
         }
     }

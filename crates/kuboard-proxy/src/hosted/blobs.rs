@@ -38,6 +38,20 @@ impl Hosted {
         blob_response(blob, request.method(), range)
     }
 
+    /// All bytes of a blob, and their number.
+    pub(crate) async fn read_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(Body, u64), ApiError> {
+        self.check_link(repository, digest).await?;
+        let opened =
+            self.store.open(digest).await.map_err(|error| refusals::store_failed(&error))?;
+        let blob = opened.ok_or_else(|| refusals::blob_unknown(repository, digest))?;
+        let size = blob.size;
+        Ok((blob.body(0..size), size))
+    }
+
     /// Whoever asks whether a blob is there will rely on the answer, so it renews the lease.
     async fn head_blob(
         &self,

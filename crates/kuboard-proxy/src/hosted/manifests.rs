@@ -16,6 +16,7 @@ use super::{Hosted, blobs::accepted, refusals};
 use crate::{
     answer::{DOCKER_CONTENT_DIGEST, manifest_response, respond, text},
     manifest_cache::CachedManifest,
+    observer::ManifestSeen,
 };
 
 /// Most tags that one push may set.
@@ -57,7 +58,7 @@ impl Hosted {
     }
 
     /// The manifest under a tag or digest of the repository; from memory when it may be.
-    pub(super) async fn find_manifest(
+    pub(crate) async fn find_manifest(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
@@ -164,6 +165,19 @@ impl Hosted {
         }
         self.metrics.pushed_manifests.inc();
         self.metrics.pushed_bytes.inc_by(pushed.bytes.len() as u64);
+        // Without a tag it is told once, as what it is.
+        let tags = pushed.tags.iter().map(|tag| Some(tag.to_string()));
+        let untagged = pushed.tags.is_empty().then_some(None);
+        for tag in tags.chain(untagged) {
+            self.observers.tell(|| ManifestSeen {
+                registry: String::new(),
+                repository: pushed.repository.to_string(),
+                tag,
+                digest,
+                media_type: manifest.media_type.clone(),
+                bytes: pushed.bytes.clone(),
+            });
+        }
         Ok(manifest_created(&pushed, &digest, &manifest))
     }
 

@@ -36,7 +36,7 @@ use kuboard_store::{BlobStore, Spool};
 
 pub(crate) use self::metrics::HostedMetrics;
 use self::{known::Known, sessions::Sessions};
-use crate::manifest_cache::ManifestCache;
+use crate::{manifest_cache::ManifestCache, observer::Observers};
 
 /// What [`Hosted::new`] is made of.
 pub(crate) struct HostedParts {
@@ -55,6 +55,7 @@ pub(crate) struct HostedParts {
     pub(crate) upload_ttl: Duration,
     /// Whether this process alone writes the catalogue, so that it may remember what it read.
     pub(crate) exclusive: bool,
+    pub(crate) observers: Observers,
     pub(crate) metrics: HostedMetrics,
 }
 
@@ -90,6 +91,7 @@ pub(crate) struct Hosted {
     lease_ms: i64,
     upload_ttl_ms: i64,
     exclusive: bool,
+    observers: Observers,
     metrics: HostedMetrics,
     known: Known,
     sessions: Arc<Sessions>,
@@ -109,6 +111,7 @@ impl Hosted {
             lease_ms: millis(parts.lease),
             upload_ttl_ms: millis(parts.upload_ttl),
             exclusive: parts.exclusive,
+            observers: parts.observers,
             metrics: parts.metrics,
         })
     }

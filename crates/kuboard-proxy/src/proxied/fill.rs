@@ -19,7 +19,7 @@ use kuboard_registry::client::{
     BlobStream, Source as Server, Upstream, UpstreamError, UpstreamErrorKind,
 };
 use kuboard_rt::{Tasks, retry::Backoff};
-use kuboard_store::{Cache, ErrorKind, Ingest, Reservation, Spool, Tail};
+use kuboard_store::{BlobObserver, Cache, ErrorKind, Ingest, Reservation, Spool, Tail};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -107,16 +107,22 @@ pub(crate) struct Fills {
     spool: Spool,
     tasks: Tasks,
     metrics: Arc<Metrics>,
+    observers: Vec<Arc<dyn BlobObserver>>,
+}
+
+/// What [`Fills::new`] is made of.
+pub(crate) struct FillParts {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) spool: Spool,
+    pub(crate) tasks: Tasks,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) observers: Vec<Arc<dyn BlobObserver>>,
 }
 
 impl Fills {
-    pub(crate) fn new(
-        cache: Arc<Cache>,
-        spool: Spool,
-        tasks: Tasks,
-        metrics: Arc<Metrics>,
-    ) -> Arc<Self> {
-        Arc::new(Self { running: Mutex::default(), cache, spool, tasks, metrics })
+    pub(crate) fn new(parts: FillParts) -> Arc<Self> {
+        let FillParts { cache, spool, tasks, metrics, observers } = parts;
+        Arc::new(Self { running: Mutex::default(), cache, spool, tasks, metrics, observers })
     }
 
     /// Digests being filled, for the stop report and the readiness page.
@@ -177,6 +183,9 @@ impl Fills {
             Ok(ingest) => ingest,
             Err(error) => return Ok(self.step_aside(fill, &error)),
         };
+        for observer in &self.observers {
+            observer.filling(&fill.digest, size, ingest.tail());
+        }
         fill.set(State::Running { tail: ingest.tail(), size });
         let mut download = Download {
             fill,

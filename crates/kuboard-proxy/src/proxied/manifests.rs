@@ -15,7 +15,7 @@ use super::{
     freshness::{self, Plan},
     tags::Known,
 };
-use crate::manifest_cache::CachedManifest;
+use crate::{manifest_cache::CachedManifest, observer::ManifestSeen};
 
 /// After a question that got no answer, the next one for the same tag waits so long.
 const PAUSE_AFTER_TROUBLE_MS: i64 = 10_000;
@@ -84,6 +84,16 @@ impl Proxied {
                     .pushed_bytes
                     .with_label_values(&["manifest"])
                     .inc_by(manifest.bytes.len() as u64);
+                if method == Method::GET {
+                    self.observers.tell(|| ManifestSeen {
+                        registry: origin.registry().to_owned(),
+                        repository: origin.upstream_repository.to_string(),
+                        tag: reference.tag().map(ToString::to_string),
+                        digest: manifest.digest,
+                        media_type: manifest.media_type.clone(),
+                        bytes: manifest.bytes.clone(),
+                    });
+                }
                 crate::answer::manifest_response(&manifest, method, if_none_match)
             }
             Found::Head(digest, head) => answers::head_response(&digest, &head)?,

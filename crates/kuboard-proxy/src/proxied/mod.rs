@@ -29,7 +29,7 @@ use kuboard_store::{Cache, Spool};
 pub(crate) use self::{answers::catalog_error, members::Members};
 use self::{
     blobs::BlobRequest,
-    fill::{Fills, Source},
+    fill::{FillParts, Fills, Source},
     flights::Flights,
     freshness::TagTimes,
     gate::Gate,
@@ -39,7 +39,9 @@ use self::{
     members::Member,
     tags::{Negative, TagMemory},
 };
-use crate::{hosted::Mountable, manifest_cache::ManifestCache, metrics::Metrics};
+use crate::{
+    hosted::Mountable, manifest_cache::ManifestCache, metrics::Metrics, observer::Observers,
+};
 
 /// One repository of one upstream, as a request names it.
 #[derive(Clone)]
@@ -101,6 +103,7 @@ pub(crate) struct ProxiedParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tasks: Tasks,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) observers: Observers,
 }
 
 /// All upstream registries behind one cache.
@@ -120,6 +123,7 @@ pub(crate) struct Proxied {
     gate: Gate,
     lists: ListMemory,
     tasks: Tasks,
+    observers: Observers,
     /// One tag is written at a time.
     tag_writes: tokio::sync::Mutex<()>,
     tag_flights: Flights<String, TagResult>,
@@ -137,9 +141,15 @@ pub(crate) struct ProxiedRequest<'a> {
 
 impl Proxied {
     pub(crate) fn new(parts: ProxiedParts) -> Arc<Self> {
-        let ProxiedParts { members, cache, spool, catalog, manifests, clock, tasks, metrics } =
-            parts;
-        let fills = Fills::new(cache.clone(), spool.clone(), tasks.clone(), metrics.clone());
+        let ProxiedParts { members, cache, spool, catalog, manifests, .. } = parts;
+        let ProxiedParts { clock, tasks, metrics, observers, .. } = parts;
+        let fills = Fills::new(FillParts {
+            cache: cache.clone(),
+            spool: spool.clone(),
+            tasks: tasks.clone(),
+            metrics: metrics.clone(),
+            observers: observers.blobs.clone(),
+        });
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             members,
@@ -158,6 +168,7 @@ impl Proxied {
             tag_flights: Flights::new("tag question", tasks.clone()),
             manifest_flights: Flights::new("manifest question", tasks.clone()),
             tasks,
+            observers,
             tag_writes: tokio::sync::Mutex::default(),
         })
     }

@@ -128,6 +128,7 @@ impl Bench {
             lease: LEASE,
             upload_ttl: Duration::from_secs(24 * 3600),
             exclusive,
+            observers: crate::observer::Observers::default(),
             metrics: HostedMetrics::new(&Registry::new(), &pulls.unwrap()).unwrap(),
         });
         Self { hosted, clock, store, catalog, mounts: Mounts::default(), folder }

@@ -1,0 +1,519 @@
+//! The roles `scan-engine` and `scan-worker`: what of the scan engine runs in this process, and how
+//! it is joined to the registry.
+
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http_body_util::BodyExt;
+use kuboard_api::{Config, Webhook, WebhookTemplate, policy};
+use kuboard_catalog::Catalog;
+use kuboard_feeds::{
+    database::Generations,
+    fetch::{Updater, UpdaterConfig},
+};
+use kuboard_oci::{Digest, Reference, RepositoryName};
+use kuboard_proxy::{ManifestObserver, ManifestSeen, Observers, ReadError, Reader};
+use kuboard_registry::{client::Upstream, credentials::Chain};
+use kuboard_rt::{BoxFuture, Clock, Scope, Shutdown, Tasks, http::Handler};
+use kuboard_scan::{
+    api::{ClairApi, HarborApi},
+    engine::{
+        Engine, EngineMetrics, EngineParts, Exclusions, Heard, LayerObserver, Passing,
+        Repositories, Settled,
+    },
+    delivery::{self, DeliveryParts, Pace, Receiver, Template},
+    index::{Indexers, Settings},
+    inspect::Inspector,
+    inventories::CatalogInventories,
+    schedule::{self, PolicySpec, Times},
+    source::{
+        BlobBytes, Contents, Document, RegistryContents, SourceError, SourceErrorKind,
+    },
+};
+
+use crate::{cli::Role, scan::severity};
+
+/// How often a process that fetches no advisories itself looks for new ones in the folder.
+const LOOK: Duration = Duration::from_secs(15);
+/// How often the gauges of the queue are brought up to date.
+const GAUGES: Duration = Duration::from_secs(5);
+/// Ended jobs and delivered events are remembered so long.
+const KEEP_MS: i64 = 14 * 86_400_000;
+
+/// What looks on while content passes, before the registry is built.
+pub(crate) struct Looking {
+    passing: Arc<Passing>,
+    heard: Heard,
+    raw: Inspector,
+}
+
+/// What the scan engine needs of the process.
+pub(crate) struct Ground<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) catalog: Catalog,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tasks: Tasks,
+}
+
+/// Whether any part of the scan engine runs here.
+pub(crate) fn is_wanted(config: &Config, roles: &[Role]) -> bool {
+    config.scan.enable
+        && (roles.contains(&Role::ScanEngine) || roles.contains(&Role::ScanWorker))
+}
+
+impl Looking {
+    /// Makes the observers' side.
+    pub(crate) fn new(ground: &Ground<'_>) -> anyhow::Result<Self> {
+        let indexers = Indexers::all();
+        let spill = ground.config.data_dir.join("scratch");
+        fs::create_dir_all(&spill).with_context(|| format!("{} can't be made", spill.display()))?;
+        let inventories = CatalogInventories {
+            catalog: ground.catalog.clone(),
+            indexer: indexers.version(),
+            clock: ground.clock.clone(),
+        };
+        let raw = Inspector {
+            indexers,
+            settings: Arc::new(Settings { spill, ..Settings::default() }),
+            inventories: Arc::new(inventories),
+            tasks: ground.tasks.clone(),
+            parallel: 2,
+        };
+        let (passing, heard) = Passing::new(raw.clone(), ground.tasks.clone());
+        Ok(Self { passing, heard, raw })
+    }
+
+    /// What the registry tells of passing content.
+    pub(crate) fn observers(&self) -> Observers {
+        Observers {
+            blobs: vec![Arc::new(LayerObserver(self.passing.clone()))],
+            manifests: vec![Arc::new(SeenBy(self.passing.clone()))],
+        }
+    }
+
+    /// Makes the engine, and starts what of it the roles ask for.
+    pub(crate) fn start(
+        self,
+        ground: &Ground<'_>,
+        repositories: Arc<dyn Repositories>,
+        registry: &prometheus::Registry,
+        scope: &mut Scope,
+        roles: &[Role],
+    ) -> anyhow::Result<Option<Apis>> {
+        let scan = &ground.config.scan;
+        let globs = scan.exclude_registries.iter().map(String::as_str);
+        let exclusions = Exclusions::new(globs).context("scan.excludeRegistries")?;
+        let settled = Settled { passing: self.passing.clone(), inner: self.raw.inventories.clone() };
+        let metrics = EngineMetrics::new(registry)?;
+        let tries = metrics.delivery_tries.clone();
+        let parts = EngineParts {
+            catalog: ground.catalog.clone(),
+            inspector: Inspector { inventories: Arc::new(settled), ..self.raw },
+            repositories,
+            exclusions,
+            receivers: ground.config.webhook.iter().map(|one| one.name.clone()).collect(),
+            clock: ground.clock.clone(),
+            tasks: ground.tasks.clone(),
+            metrics,
+        };
+        let engine = Engine::new(parts, self.passing);
+        let is_engine = roles.contains(&Role::ScanEngine);
+        let apis = if is_engine { Apis::new(ground.config, &engine)? } else { None };
+        let told = apis.as_ref().map(|apis| apis.clair.clone());
+        let advisories = Advisories::open(ground, engine.clone(), told)?;
+        if is_engine {
+            let keeper = engine.clone();
+            if let Some(apis) = &apis {
+                let (clair, harbor) = (apis.clair.clone(), apis.harbor.clone());
+                scope.spawn("clair notifier", move |stop| clair.notify(stop));
+                scope.spawn("harbor scans", move |stop| harbor.work(stop));
+            }
+            scope.spawn("advisories", move |stop| advisories.keep(stop));
+            scope.spawn("scan gauges", move |stop| measure(keeper, stop));
+            let planned = engine.clone();
+            let policies = policies(ground.config)?;
+            scope.spawn("scan schedules", move |stop| schedule::run(planned, policies, stop));
+            let delivery = DeliveryParts {
+                catalog: ground.catalog.clone(),
+                receivers: receivers(ground.config)?,
+                clock: ground.clock.clone(),
+                source: ground
+                    .config
+                    .server
+                    .external_url
+                    .as_ref()
+                    .map_or_else(|| "/kuboard".to_owned(), ToString::to_string),
+                tries,
+                pace: Pace::default(),
+            };
+            scope.spawn("webhooks", move |stop| delivery::run(delivery, stop));
+        } else {
+            scope.spawn("advisories", move |stop| advisories.follow(stop));
+        }
+        let listening = engine.clone();
+        let heard = self.heard;
+        scope.spawn("passing images", move |stop| listening.listen(heard, stop));
+        if roles.contains(&Role::ScanWorker) {
+            for number in 0..scan.workers {
+                let name = format!("{}-{number}", uuid::Uuid::new_v4());
+                let worker = engine.clone();
+                scope.spawn("scan worker", move |stop| worker.work(name, stop));
+            }
+        }
+        Ok(apis)
+    }
+}
+
+/// A policy's schedule as the engine asks it.
+struct PolicyTimes(policy::Schedule);
+
+impl Times for PolicyTimes {
+    fn next_after(&self, now_ms: i64) -> Option<i64> {
+        self.0.next_after(now_ms)
+    }
+
+    fn last_before(&self, now_ms: i64) -> Option<i64> {
+        self.0.last_before(now_ms)
+    }
+}
+
+/// The schedules of the policies in `scan.policies`.
+fn policies(config: &Config) -> anyhow::Result<Vec<PolicySpec>> {
+    let Some(folder) = &config.scan.policies else { return Ok(Vec::new()) };
+    let folder = policy::load(folder)?;
+    let mut specs = Vec::new();
+    for loaded in folder.policies {
+        let policy = loaded.policy;
+        let Some(schedule) = policy.schedule.clone().filter(|_| !policy.suspended) else {
+            continue;
+        };
+        specs.push(PolicySpec {
+            name: format!("{:?} {}", policy.scope, policy.name()),
+            schedule: schedule.to_string(),
+            times: Arc::new(PolicyTimes(schedule)),
+            covers: Arc::new(move |name| {
+                policy.covers(&name.registry, &name.repository, &name.tag)
+            }),
+        });
+    }
+    Ok(specs)
+}
+
+/// The receivers of webhooks.
+fn receivers(config: &Config) -> anyhow::Result<Vec<Receiver>> {
+    config.webhook.iter().map(receiver).collect()
+}
+
+fn receiver(webhook: &Webhook) -> anyhow::Result<Receiver> {
+    let read = |key: &str, file: &Option<PathBuf>| {
+        let read = file.as_ref().map(fs::read_to_string).transpose();
+        read.with_context(|| format!("{key} of webhook {} can't be read", webhook.name))
+    };
+    let address = match (&webhook.url, read("urlFile", &webhook.url_file)?) {
+        (Some(url), _) => url.to_string(),
+        (None, Some(text)) => text.trim().to_owned(),
+        (None, None) => String::new(),
+    };
+    let template = match webhook.template {
+        WebhookTemplate::CloudEvents => Template::CloudEvents,
+        WebhookTemplate::Slack => Template::Slack,
+        WebhookTemplate::DingTalk => Template::DingTalk,
+        WebhookTemplate::Feishu => Template::Feishu,
+        WebhookTemplate::WeCom => Template::WeCom,
+    };
+    Ok(Receiver {
+        name: webhook.name.clone(),
+        url: address
+            .parse()
+            .with_context(|| format!("the address of webhook {} is none", webhook.name))?,
+        secret: read("secretFile", &webhook.secret_file)?
+            .map(|secret| secret.trim_end_matches(['\n', '\r']).as_bytes().to_vec()),
+        template,
+        language: template.language(),
+        severity_threshold: webhook.severity_threshold.as_deref().map(severity).transpose()?,
+        authority: read("caFile", &webhook.ca_file)?.map(String::into_bytes),
+    })
+}
+
+/// Tells the scan engine of manifests.
+struct SeenBy(Arc<Passing>);
+
+impl ManifestObserver for SeenBy {
+    fn manifest(&self, seen: ManifestSeen) {
+        let tag = seen.tag.as_deref().unwrap_or_default();
+        let name = (seen.registry.as_str(), seen.repository.as_str(), tag);
+        self.0.manifest(name, &seen.digest, &seen.media_type, &seen.bytes);
+    }
+}
+
+/// The APIs of Clair and Harbor.
+pub(crate) struct Apis {
+    pub(crate) clair: Arc<ClairApi>,
+    pub(crate) harbor: Arc<HarborApi>,
+}
+
+impl Apis {
+    fn new(config: &Config, engine: &Arc<Engine>) -> anyhow::Result<Option<Self>> {
+        let settings = &config.scan.api;
+        if !settings.enable {
+            return Ok(None);
+        }
+        let psk = settings.psk_file.as_ref().map(fs::read_to_string).transpose();
+        let psk = psk.context("scan.api.pskFile can't be read")?;
+        let psk = psk.map(|text| STANDARD.decode(text.trim())).transpose();
+        let url = |url: &Option<kuboard_api::HttpUrl>| {
+            url.as_ref().map(|url| url.to_string().parse()).transpose()
+        };
+        let settings = kuboard_scan::api::Settings {
+            psk: psk.context("scan.api.pskFile is no Base64")?,
+            issuers: settings.issuers.clone(),
+            open: config.server.listen.0.ip().is_loopback(),
+            cache_seconds: settings.cache.duration().as_secs(),
+            allow_private_addresses: settings.allow_private_addresses,
+            notifier_target: url(&settings.notifier_target)?,
+            notifier_callback: url(&settings.notifier_callback)?,
+            ..kuboard_scan::api::Settings::default()
+        };
+        let harbor = HarborApi::new(&settings, env!("CARGO_PKG_VERSION"), engine.clone())?;
+        Ok(Some(Self { clair: ClairApi::new(settings, engine.clone())?, harbor }))
+    }
+
+    /// Who answers a path, if one of them does.
+    pub(crate) fn of(&self, path: &str) -> Option<&dyn Handler> {
+        if ClairApi::serves(path) {
+            return Some(&*self.clair);
+        }
+        HarborApi::serves(path).then_some(&*self.harbor)
+    }
+}
+
+/// The advisories of this process.
+struct Advisories {
+    engine: Arc<Engine>,
+    clair: Option<Arc<ClairApi>>,
+    generations: Arc<Generations>,
+    updater: Option<Updater>,
+    interval: Duration,
+}
+
+/// Where the advisories are.
+pub(crate) fn advisories_dir(config: &Config) -> PathBuf {
+    config.advisories.dir.clone().unwrap_or_else(|| config.data_dir.join("advisories"))
+}
+
+impl Advisories {
+    fn open(
+        ground: &Ground<'_>,
+        engine: Arc<Engine>,
+        clair: Option<Arc<ClairApi>>,
+    ) -> anyhow::Result<Self> {
+        let folder = advisories_dir(ground.config);
+        let generations = Arc::new(Generations::open(&folder)?);
+        let settings = &ground.config.advisories;
+        match generations.current() {
+            Ok(Some(database)) => engine.use_database(database),
+            Ok(None) => tracing::info!("no advisories yet: scans list packages only"),
+            Err(error) => tracing::error!(%error, "the advisories can't be used"),
+        }
+        let authority = settings.ca_file.as_ref().map(fs::read).transpose();
+        let config = UpdaterConfig {
+            folder,
+            feeds: settings.feeds.clone(),
+            mirror: settings.mirror.clone(),
+            authority: authority.context("advisories.caFile can't be read")?,
+        };
+        let updater = settings
+            .update
+            .then(|| {
+                let (clock, tasks) = (ground.clock.clone(), ground.tasks.clone());
+                Updater::new(config, generations.clone(), clock, tasks)
+            })
+            .transpose()?;
+        let interval = settings.update_interval.duration();
+        Ok(Self { engine, clair, generations, updater, interval })
+    }
+
+    /// Fetches, or looks what others put into the folder; tells the engine.
+    async fn keep(self, stop: Shutdown) -> anyhow::Result<()> {
+        self.take().await;
+        let Some(updater) = &self.updater else { return self.look(stop).await };
+        loop {
+            let updating = updater.update(false);
+            tokio::select! {
+                () = stop.begun() => return Ok(()),
+                report = updating => match report {
+                    Ok(report) => tracing::info!(generation = report.generation,
+                        feeds = report.feeds.len(), "advisories asked for"),
+                    Err(error) => tracing::warn!(error = %format!("{error:#}"),
+                        "advisories not updated; the last good ones stay in use"),
+                },
+            }
+            self.take().await;
+            tokio::select! {
+                () = stop.begun() => return Ok(()),
+                () = tokio::time::sleep(self.interval) => {}
+            }
+        }
+    }
+
+    async fn look(&self, stop: Shutdown) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                () = stop.begun() => return Ok(()),
+                () = tokio::time::sleep(LOOK) => self.take().await,
+            }
+        }
+    }
+
+    /// Uses what the engine of another process put into the folder.
+    async fn follow(self, stop: Shutdown) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                () = stop.begun() => return Ok(()),
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            if let Some(database) = self.newer() {
+                self.engine.use_database(database);
+            }
+        }
+    }
+
+    fn newer(&self) -> Option<Arc<kuboard_feeds::database::Database>> {
+        let used = self.engine.database().map(|database| database.generation());
+        let current = self.generations.current().ok().flatten()?;
+        (used != Some(current.generation())).then_some(current)
+    }
+
+    /// Takes the current generation into use; what it concerns is matched again.
+    async fn take(&self) {
+        let Ok(Some(current)) = self.generations.current() else { return };
+        if let Some(clair) = &self.clair
+            && let Err(error) = clair.advisories_changed(&current).await
+        {
+            tracing::warn!(%error, "Clair's clients not notified yet");
+        }
+        match self.engine.advisories_changed(current).await {
+            Ok(0) => {}
+            Ok(images) => tracing::info!(images, "images to be matched with new advisories"),
+            Err(error) => tracing::warn!(%error, "new advisories not matched yet"),
+        }
+    }
+}
+
+/// Brings the queue's gauges up to date, and forgets what is long over.
+async fn measure(engine: Arc<Engine>, stop: Shutdown) -> anyhow::Result<()> {
+    loop {
+        tokio::select! {
+            () = stop.begun() => return Ok(()),
+            () = tokio::time::sleep(GAUGES) => {}
+        }
+        if let Err(error) = engine.measure().await {
+            tracing::debug!(%error, "queue not measured");
+        }
+        if let Err(error) = engine.forget(engine.now_ms() - KEEP_MS).await {
+            tracing::debug!(%error, "old jobs not forgotten");
+        }
+    }
+}
+
+/// Repositories of the registry in this process.
+pub(crate) struct OwnRepositories(pub(crate) Reader);
+
+impl Repositories for OwnRepositories {
+    fn contents(
+        &self,
+        registry: &str,
+        repository: &RepositoryName,
+    ) -> Result<Arc<dyn Contents>, SourceError> {
+        Ok(Arc::new(OwnRepository {
+            reader: self.0.clone(),
+            registry: registry.to_owned(),
+            repository: repository.clone(),
+        }))
+    }
+}
+
+struct OwnRepository {
+    reader: Reader,
+    registry: String,
+    repository: RepositoryName,
+}
+
+fn unreadable(error: ReadError) -> SourceError {
+    let kind = match error.not_found {
+        true => SourceErrorKind::NotFound,
+        false => SourceErrorKind::Unreachable,
+    };
+    SourceError::new(kind, error.message)
+}
+
+impl Contents for OwnRepository {
+    fn manifest<'a>(
+        &'a self,
+        reference: Option<&'a Reference>,
+    ) -> BoxFuture<'a, Result<Document, SourceError>> {
+        Box::pin(async move {
+            let reference = reference.ok_or_else(|| SourceError::invalid("no tag and no digest"))?;
+            let found = self.reader.manifest(&self.registry, &self.repository, reference).await;
+            let found = found.map_err(unreadable)?;
+            Ok(Document {
+                digest: found.digest,
+                media_type: found.media_type,
+                bytes: found.bytes,
+            })
+        })
+    }
+
+    fn blob<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<BlobBytes, SourceError>> {
+        Box::pin(async move {
+            let read = self.reader.blob(&self.registry, &self.repository, digest).await;
+            let (body, _) = read.map_err(unreadable)?;
+            let frames = stream::unfold(body, |mut body| async move {
+                body.frame().await.map(|frame| (frame, body))
+            });
+            let pieces = frames.try_filter_map(|frame| async move { Ok(frame.into_data().ok()) });
+            Ok(BlobBytes::Stream(pieces.boxed()))
+        })
+    }
+}
+
+/// Repositories of caches that run elsewhere.
+pub(crate) struct DistantRepositories {
+    upstream: Upstream,
+}
+
+impl DistantRepositories {
+    /// The caches of `proxy.caches`.
+    pub(crate) fn new(config: &Config, registry: &prometheus::Registry) -> anyhow::Result<Self> {
+        let caches: Vec<url::Url> = config
+            .proxy
+            .caches
+            .iter()
+            .map(|address| address.to_string().parse())
+            .collect::<Result<_, _>>()?;
+        anyhow::ensure!(
+            !caches.is_empty(),
+            "a scan worker by itself needs to know where images are; hint: set caches in [proxy]"
+        );
+        let config = kuboard_registry::client::UpstreamConfig::new("registry-cache", caches);
+        let credentials = Arc::new(Chain::new(Vec::new()));
+        Ok(Self { upstream: Upstream::new(config, credentials, registry)? })
+    }
+}
+
+impl Repositories for DistantRepositories {
+    fn contents(
+        &self,
+        registry: &str,
+        repository: &RepositoryName,
+    ) -> Result<Arc<dyn Contents>, SourceError> {
+        let name = match registry {
+            "" => repository.to_string(),
+            registry => format!("{registry}/{repository}"),
+        };
+        let repository = name.parse().map_err(SourceError::invalid)?;
+        Ok(Arc::new(RegistryContents { upstream: self.upstream.clone(), repository }))
+    }
+}
