@@ -92,7 +92,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
         "machine": hardware, "versions": versions, "quick": plan.quick, "rounds": plan.rounds,
         "floors": context.floors.json(), "measures": report::json(&rows), "failures": failures,
     });
-    keep(plan, &result)?;
+    keep("registry", plan, &result)?;
     if !failures.is_empty() {
         bail!("not measured:\n  {}", failures.join("\n  "));
     }
@@ -100,7 +100,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
 }
 
 /// A run of some measures only prints; it would hide the figures of a whole one.
-fn keep(plan: &Plan, result: &Value) -> Result<()> {
+pub(crate) fn keep(subject: &str, plan: &Plan, result: &Value) -> Result<()> {
     if plan.is_partial() {
         return Ok(());
     }
@@ -108,7 +108,7 @@ fn keep(plan: &Plan, result: &Value) -> Result<()> {
     fs::create_dir_all(&folder)?;
     let date = jiff::Timestamp::now().strftime("%Y-%m-%d");
     let quick = if plan.quick { "-quick" } else { "" };
-    let name = format!("registry-{date}{quick}.json");
+    let name = format!("{subject}-{date}{quick}.json");
     let file = folder.join(&name);
     fs::write(&file, format!("{result:#}\n"))?;
     println!("kept in bench/results/{name}");

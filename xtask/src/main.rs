@@ -38,7 +38,11 @@ enum Chore {
         only: Option<String>,
     },
     /// Install the programs that the tests run beside the product, and nothing else.
-    Tools,
+    Tools {
+        /// Also the scanners that the measurements compare with; they take long to build.
+        #[arg(long)]
+        bench: bool,
+    },
     /// Write the generated references under docs/, or with --check fail when they are stale.
     Codegen {
         /// Compare instead of writing.
@@ -77,7 +81,8 @@ fn act(chore: Chore) -> anyhow::Result<bool> {
     match chore {
         Chore::Check => stages::check(),
         Chore::Test { fuzz_seconds, only } => stages::test(fuzz_seconds, only.as_deref()),
-        Chore::Tools => tools::install().map(|()| true),
+        Chore::Tools { bench: false } => tools::install().map(|()| true),
+        Chore::Tools { bench: true } => tools::install_peers().map(|()| true),
         Chore::Codegen { check } => codegen::run(check).map(|()| true),
         Chore::Bench { arguments } => bench(arguments).map(|()| true),
         Chore::Fuzz { seconds, only } => fuzz::run(seconds, only.as_deref()).map(|_| true),
@@ -85,7 +90,10 @@ fn act(chore: Chore) -> anyhow::Result<bool> {
 }
 
 fn bench(arguments: Vec<OsString>) -> anyhow::Result<()> {
-    tools::install()?;
+    match arguments.first().and_then(|subject| subject.to_str()) {
+        Some("scan" | "accuracy") => tools::install_peers()?,
+        _ => tools::install()?,
+    }
     Command::cargo().args(["build", "--release", "-p", "kuboard"]).run()?;
     Command::cargo()
         .args(["run", "--release", "-p", "bench", "--"])

