@@ -1,6 +1,10 @@
 //! What must hold of the parsers for every input whatsoever. Each function takes raw bytes and
 //! panics where a promise is broken; the programs in `targets/` only hand them inputs.
 
+mod scanning;
+
+pub use scanning::{database, documents, feeds, layer, packages, version};
+
 use kuboard_oci::{
     ByteRange, ContentRange, Descriptor, Digest, ImageReference, Manifest, Reference,
     RepositoryName, Tag, challenge, media_type, referrers_index, referrers_tag,
