@@ -218,7 +218,7 @@ impl Config {
             let threshold = webhook.severity_threshold.as_deref().map(str::to_lowercase);
             if threshold.is_some_and(|threshold| !known.contains(&threshold.as_str())) {
                 problems.push(
-                    Problem::at(&format!("{key}.severityThreshold"), "no such severity")
+                    Problem::at(format!("{key}.severityThreshold"), "no such severity")
                         .hint("write LOW, MEDIUM, HIGH or CRITICAL"),
                 );
             }

@@ -4,8 +4,27 @@
 use crate::{
     database::{Catalog, Write},
     error::{Result, attempt},
+    inventories::{self, ReportRow},
     outbox::{self, NewEvent},
+    repositories::Hold,
 };
+
+/// What a scan found out about a name.
+#[derive(Clone, Copy, Debug)]
+pub struct Published<'a> {
+    /// The image's report, if it is to be kept.
+    pub report: Option<&'a ReportRow>,
+    /// The name whose findings these are.
+    pub subject: &'a str,
+    /// The findings of that name by key, as [`Catalog::findings`] gave them.
+    pub known: &'a [FindingRow],
+    /// Those that changed.
+    pub changed: &'a [FindingRow],
+    /// What tells of it.
+    pub events: &'a [NewEvent],
+    /// To whom it goes.
+    pub receivers: &'a [String],
+}
 
 /// A finding under a name.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -90,6 +109,40 @@ impl Catalog {
                 outbox::add(&mut write, event, receivers, now_ms).await?;
             }
             write.commit().await
+        })
+        .await
+    }
+}
+
+impl Catalog {
+    /// Stores what a scan found out, all or nothing. False: nothing was stored, since somebody
+    /// changed the findings of that name in the meantime; read them again and decide anew.
+    ///
+    /// # Errors
+    /// The database failed; nothing was stored.
+    pub async fn publish(&self, published: &Published<'_>, now_ms: i64) -> Result<bool> {
+        let Published { report, subject, known, changed, events, receivers } = *published;
+        attempt(|| format!("publish what was found in {subject}"), async {
+            let mut write = self.write().await?;
+            if !changed.is_empty() || !events.is_empty() {
+                write.hold(&format!("findings of {subject}"), Hold::Exclusive).await?;
+                let stored: Vec<Stored> =
+                    sqlx::query_as(OF_SUBJECT).bind(subject).fetch_all(write.connection()).await?;
+                if !stored.into_iter().map(row).eq(known.iter().cloned()) {
+                    return Ok(false);
+                }
+            }
+            if let Some(report) = report {
+                inventories::put_report(&mut write, report).await?;
+            }
+            for finding in changed {
+                put(&mut write, finding).await?;
+            }
+            for event in events {
+                outbox::add(&mut write, event, receivers, now_ms).await?;
+            }
+            write.commit().await?;
+            Ok(true)
         })
         .await
     }

@@ -4,7 +4,7 @@
 use kuboard_oci::Digest;
 
 use crate::{
-    database::Catalog,
+    database::{Catalog, Write},
     dialect::Dialect,
     error::{Result, attempt},
     rows,
@@ -87,6 +87,9 @@ pub(crate) const NAMES: &str = "SELECT registry, repository, tag, image, seen_ms
      FROM image_names WHERE image = $1 ORDER BY registry, repository, tag";
 pub(crate) const SEEN: &str = "SELECT registry, repository, tag, image, seen_ms FROM image_names \
      WHERE seen_ms >= $1 ORDER BY registry, repository, tag, seen_ms, image";
+pub(crate) const NAMED: &str = "SELECT image FROM image_names WHERE registry = $1 \
+     AND repository = $2 AND tag = $3 ORDER BY seen_ms DESC, image DESC LIMIT 1";
+pub(crate) const INDEXER: &str = "SELECT indexer FROM image_inventories WHERE image = $1";
 const FORGET_IMAGE: [&str; 4] = [
     "DELETE FROM image_packages WHERE image = $1",
     "DELETE FROM image_reports WHERE image = $1",
@@ -120,6 +123,18 @@ fn named(row: Named) -> Result<NamedImage> {
     let (registry, repository, tag, image, seen_ms) = row;
     let name = ImageName { registry, repository, tag };
     Ok(NamedImage { name, image: rows::digest(&image)?, seen_ms })
+}
+
+pub(crate) async fn put_report(write: &mut Write, row: &ReportRow) -> Result<()> {
+    sqlx::query(PUT_REPORT)
+        .bind(row.image.to_string())
+        .bind(&row.body)
+        .bind(&row.summary)
+        .bind(rows::stored_size(row.generation)?)
+        .bind(row.reported_ms)
+        .execute(write.connection())
+        .await?;
+    Ok(())
 }
 
 impl Catalog {
@@ -256,15 +271,9 @@ impl Catalog {
     /// The database failed.
     pub async fn put_report(&self, row: &ReportRow) -> Result<()> {
         attempt(|| format!("keep the report on {}", row.image), async {
-            sqlx::query(PUT_REPORT)
-                .bind(row.image.to_string())
-                .bind(&row.body)
-                .bind(&row.summary)
-                .bind(rows::stored_size(row.generation)?)
-                .bind(row.reported_ms)
-                .execute(self.writer())
-                .await?;
-            Ok(())
+            let mut write = self.write().await?;
+            put_report(&mut write, row).await?;
+            write.commit().await
         })
         .await
     }
@@ -334,6 +343,38 @@ impl Catalog {
             let found: Vec<Named> =
                 sqlx::query_as(NAMES).bind(image.to_string()).fetch_all(&self.reader).await?;
             found.into_iter().map(named).collect()
+        })
+        .await
+    }
+
+    /// The image that a name means now: the one last seen under it. `None`: the name is not known.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn image_named(&self, name: &ImageName) -> Result<Option<Digest>> {
+        attempt(|| format!("find the image named {}:{}", name.repository, name.tag), async {
+            let found: Option<(String,)> = sqlx::query_as(NAMED)
+                .bind(&name.registry)
+                .bind(&name.repository)
+                .bind(&name.tag)
+                .fetch_optional(&self.reader)
+                .await?;
+            found.map(|(image,)| rows::digest(&image)).transpose()
+        })
+        .await
+    }
+
+    /// The version of the indexers that made an image's inventory. `None`: it has none.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn image_indexer(&self, image: &Digest) -> Result<Option<String>> {
+        attempt(|| format!("look for the inventory of image {image}"), async {
+            let found: Option<(String,)> = sqlx::query_as(INDEXER)
+                .bind(image.to_string())
+                .fetch_optional(&self.reader)
+                .await?;
+            Ok(found.map(|(indexer,)| indexer))
         })
         .await
     }

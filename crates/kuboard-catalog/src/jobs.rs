@@ -149,12 +149,24 @@ const COMPLETE: &str = "UPDATE jobs SET \
      attempts = CASE WHEN again = 1 THEN 0 ELSE attempts END, \
      again = 0, worker = '', lease_until_ms = 0, finished_ms = $3, reason = '' \
      WHERE id = $1 AND state = 'running' AND worker = $2";
+/// Asked for again while it ran, it was asked for anew, perhaps with another payload: that is not
+/// what failed.
 const FAIL: &str = "UPDATE jobs SET \
-     state = CASE WHEN $5 = 1 OR attempts >= max_attempts THEN 'failed' ELSE 'waiting' END, \
-     run_after_ms = $4, again = 0, worker = '', lease_until_ms = 0, finished_ms = $3, reason = $6 \
+     state = CASE WHEN again = 0 AND ($5 = 1 OR attempts >= max_attempts) \
+       THEN 'failed' ELSE 'waiting' END, \
+     run_after_ms = CASE WHEN again = 1 THEN run_after_ms ELSE $4 END, \
+     attempts = CASE WHEN again = 1 THEN 0 ELSE attempts END, \
+     again = 0, worker = '', lease_until_ms = 0, finished_ms = $3, reason = $6 \
+     WHERE id = $1 AND state = 'running' AND worker = $2";
+const POSTPONE: &str = "UPDATE jobs SET state = 'waiting', run_after_ms = $3, \
+     attempts = CASE WHEN again = 1 OR attempts < 1 THEN 0 ELSE attempts - 1 END, \
+     again = 0, worker = '', lease_until_ms = 0 \
      WHERE id = $1 AND state = 'running' AND worker = $2";
 /// What a dead worker took down with it for the last time.
-const ABANDONED: &str = "UPDATE jobs SET state = 'failed', worker = '', lease_until_ms = 0, \
+const ABANDONED: &str = "UPDATE jobs SET \
+     state = CASE WHEN again = 1 THEN 'waiting' ELSE 'failed' END, \
+     attempts = CASE WHEN again = 1 THEN 0 ELSE attempts END, \
+     again = 0, worker = '', lease_until_ms = 0, \
      finished_ms = $1, reason = 'its worker ' || worker || ' vanished in the last attempt' \
      WHERE state = 'running' AND lease_until_ms < $1 AND attempts >= max_attempts";
 const DEPTHS: &str = "SELECT kind, state, COUNT(*), MIN(created_ms) FROM jobs \
@@ -171,7 +183,8 @@ const REVIVE: &str = "UPDATE jobs SET state = 'waiting', attempts = 0, run_after
      AND other.state IN ('waiting', 'running'))";
 const FORGET: &str = "DELETE FROM jobs WHERE state IN ('done', 'failed') AND finished_ms < $1";
 
-/// The next job: waiting and due, or held by a worker whose lease is over.
+/// The next job: one held by a worker whose lease is over, or else one that waits and is due. Each
+/// has an index of its own, which an OR of the two would not walk in order.
 fn lease_statement(dialect: Dialect) -> String {
     let skip = match dialect {
         Dialect::Sqlite => "",
@@ -180,11 +193,12 @@ fn lease_statement(dialect: Dialect) -> String {
     let kinds = dialect.each("$1");
     format!(
         "UPDATE jobs SET state = 'running', worker = $2, lease_until_ms = $3, \
-         attempts = attempts + 1 WHERE id = (SELECT id FROM jobs \
-         WHERE ((state = 'waiting' AND run_after_ms <= $4) \
-           OR (state = 'running' AND lease_until_ms < $4)) \
+         attempts = attempts + 1 WHERE id = COALESCE(\
+         (SELECT id FROM jobs WHERE state = 'running' AND lease_until_ms < $4 \
+         AND kind IN (SELECT value FROM {kinds}) ORDER BY lease_until_ms LIMIT 1{skip}), \
+         (SELECT id FROM jobs WHERE state = 'waiting' AND run_after_ms <= $4 \
          AND kind IN (SELECT value FROM {kinds}) \
-         ORDER BY priority DESC, run_after_ms, id LIMIT 1{skip}) \
+         ORDER BY priority DESC, run_after_ms, id LIMIT 1{skip})) \
          RETURNING id, kind, subject, payload, attempts, max_attempts"
     )
 }
@@ -328,6 +342,24 @@ impl Catalog {
                 .execute(self.writer())
                 .await?;
             Ok(failed.rows_affected() > 0)
+        })
+        .await
+    }
+
+    /// Gives a job back unfinished, for any worker from then on. This run counts as none: the
+    /// worker stops, or has not yet what the job needs. False: it was no longer this worker's.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn postpone_job(&self, id: i64, worker: &str, run_after_ms: i64) -> Result<bool> {
+        attempt(|| format!("give back job {id}"), async {
+            let given = sqlx::query(POSTPONE)
+                .bind(id)
+                .bind(worker)
+                .bind(run_after_ms)
+                .execute(self.writer())
+                .await?;
+            Ok(given.rows_affected() > 0)
         })
         .await
     }

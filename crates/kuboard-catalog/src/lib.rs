@@ -57,7 +57,7 @@ pub use counts::Counts;
 pub use database::Catalog;
 pub use dialect::Dialect;
 pub use error::{Error, ErrorKind, Result};
-pub use findings::FindingRow;
+pub use findings::{FindingRow, Published};
 pub use inventories::{ImageName, InventoryRow, NamedImage, ReportRow};
 pub use jobs::{AfterFailure, JobRow, JobState, LeasedJob, NewJob, QueueDepth};
 pub use keys::KeyRow;

@@ -42,7 +42,8 @@ pub struct DeliveryRow {
 const ADD: &str = "INSERT INTO events (key, kind, body, created_ms) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (key) DO NOTHING RETURNING id";
 const ADDRESS: &str =
-    "INSERT INTO deliveries (event_id, receiver, state, next_ms) VALUES ($1, $2, 'waiting', $3)";
+    "INSERT INTO deliveries (event_id, receiver, state, next_ms) VALUES ($1, $2, 'waiting', $3) \
+     ON CONFLICT (event_id, receiver) DO NOTHING";
 const DELIVERED: &str = "UPDATE deliveries SET state = 'done', reason = '' \
      WHERE event_id = $1 AND receiver = $2";
 const FAILED: &str = "UPDATE deliveries SET state = CASE WHEN $5 = 1 THEN 'dead' ELSE 'waiting' END, \

@@ -1,7 +1,7 @@
 //! From an image to its inventory: layers that are known are taken as they are, the others are read
 //! once, several at a time, the largest first.
 
-use std::{io, sync::Arc};
+use std::{collections::HashMap, io, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{
@@ -64,7 +64,15 @@ impl Inspector {
     ) -> Result<ImageInventory, SourceError> {
         let mut layers: Vec<Option<Arc<LayerInventory>>> = vec![None; image.layers.len()];
         let mut unknown = Vec::new();
+        // The same layer may stand in an image any number of times.
+        let mut first = HashMap::new();
+        let mut repeated = Vec::new();
         for (position, layer) in image.layers.iter().enumerate() {
+            if let Some(first) = first.get(&(layer.digest, layer.diff_id)) {
+                repeated.push((position, *first));
+                continue;
+            }
+            first.insert((layer.digest, layer.diff_id), position);
             match self.known(layer).await {
                 Some(inventory) => {
                     progress(layer, LayerStep::Known);
@@ -91,6 +99,9 @@ impl Inspector {
             layers[position] = Some(Arc::new(inventory));
         }
         drop(reading);
+        for (position, first) in repeated {
+            layers[position] = layers[first].clone();
+        }
         let layers: Vec<(LayerReference, Arc<LayerInventory>)> =
             image.layers.iter().cloned().zip(layers.into_iter().flatten()).collect();
         Ok(merge(&layers))
@@ -133,12 +144,10 @@ impl Inspector {
             BlobBytes::Stream(stream) => self.index_stream(stream).await?,
         };
         match (&layer.diff_id, &inventory.diff_id) {
-            (Some(expected), Some(actual)) if expected == actual => {
-                if is_lasting(&inventory) {
-                    self.inventories.put(expected, &inventory).await;
-                }
+            (Some(expected), Some(actual)) if expected == actual && is_lasting(&inventory) => {
+                self.inventories.put(expected, &inventory).await;
             }
-            (Some(expected), Some(actual)) => inventory.problems.push(Problem {
+            (Some(expected), Some(actual)) if expected != actual => inventory.problems.push(Problem {
                 path: String::new(),
                 by: "archive".to_owned(),
                 why: format!("layer {} holds {actual} instead of {expected}", layer.digest),

@@ -43,6 +43,11 @@ pub trait Inventories: Send + Sync + 'static {
     /// What is known of a layer. Something unreadable is as good as nothing.
     fn get<'a>(&'a self, layer: &'a Digest) -> BoxFuture<'a, Option<LayerInventory>>;
 
+    /// Whether a layer is known; cheaper than asking for what is known.
+    fn has<'a>(&'a self, layer: &'a Digest) -> BoxFuture<'a, bool> {
+        Box::pin(async move { self.get(layer).await.is_some() })
+    }
+
     /// Keeps it. A failure is logged: the inventory is only made again then.
     fn put<'a>(&'a self, layer: &'a Digest, inventory: &'a LayerInventory) -> BoxFuture<'a, ()>;
 }
@@ -127,6 +132,13 @@ impl Inventories for CatalogInventories {
             decode(&body)
                 .inspect_err(|error| tracing::warn!(%layer, %error, "kept inventory unreadable"))
                 .ok()
+        })
+    }
+
+    fn has<'a>(&'a self, layer: &'a Digest) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            let found = self.catalog.layer_inventory(layer, &self.indexer).await;
+            found.is_ok_and(|found| found.is_some())
         })
     }
 

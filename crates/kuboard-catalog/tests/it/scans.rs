@@ -1,7 +1,8 @@
 //! The job queue, inventories, findings and the outbox.
 
 use kuboard_catalog::{
-    AfterFailure, FindingRow, ImageName, InventoryRow, JobState, NewEvent, NewJob, ReportRow,
+    AfterFailure, FindingRow, ImageName, InventoryRow, JobState, NewEvent, NewJob, Published,
+    ReportRow,
 };
 use kuboard_oci::Digest;
 
@@ -12,10 +13,14 @@ both![
     asking_again_joins_the_open_job,
     a_lease_that_is_over_is_anybodys,
     a_job_that_used_up_its_attempts_is_set_aside_and_revived,
+    what_was_asked_while_it_ran_survives_a_failure,
+    a_job_given_back_loses_no_attempt,
     workers_never_share_a_job,
     inventories_are_found_by_what_they_hold,
     reports_names_and_marks_are_kept,
     findings_and_their_events_are_stored_together,
+    what_was_decided_on_old_findings_is_not_stored,
+    a_name_means_the_image_last_seen,
     deliveries_are_retried_set_aside_and_replayed,
     notifications_are_read_in_pages,
 ];
@@ -105,6 +110,40 @@ async fn a_job_that_used_up_its_attempts_is_set_aside_and_revived(world: World) 
     assert_eq!(next(&world, "a", 70).await, Some((id, "x".into(), 1)));
     assert!(catalog.fail_job(id, "a", "bad", AfterFailure::SetAside, 80).await.unwrap());
     assert_eq!(catalog.last_job("scan", "x").await.unwrap().unwrap().state, JobState::Failed);
+}
+
+async fn what_was_asked_while_it_ran_survives_a_failure(world: World) {
+    let catalog = &world.catalog;
+    let id = catalog.enqueue(&job("scan", "x", 1), 1).await.unwrap();
+    let anew = NewJob { payload: "[1]".into(), ..job("scan", "x", 1) };
+    let ends = [AfterFailure::SetAside, AfterFailure::RetryAt(90_000)];
+    for (now, end) in (10..).step_by(10).zip(ends) {
+        next(&world, "a", now).await.unwrap();
+        assert_eq!(catalog.enqueue(&anew, now).await.unwrap(), id);
+        assert!(catalog.fail_job(id, "a", "the old one", end, now).await.unwrap());
+        let row = catalog.last_job("scan", "x").await.unwrap().unwrap();
+        let said = (row.state, row.attempts, row.payload.as_str());
+        assert_eq!(said, (JobState::Waiting, 0, "[1]"));
+    }
+    // And it survives a worker that vanishes in the last attempt.
+    next(&world, "a", 30).await.unwrap();
+    next(&world, "b", 200).await.unwrap();
+    catalog.enqueue(&anew, 210).await.unwrap();
+    assert_eq!(next(&world, "c", 400).await, Some((id, "x".into(), 1)));
+    // Not asked for again, a failure for good is one.
+    assert!(catalog.fail_job(id, "c", "bad", AfterFailure::SetAside, 410).await.unwrap());
+    assert_eq!(catalog.last_job("scan", "x").await.unwrap().unwrap().state, JobState::Failed);
+}
+
+async fn a_job_given_back_loses_no_attempt(world: World) {
+    let catalog = &world.catalog;
+    let id = catalog.enqueue(&job("scan", "x", 1), 1).await.unwrap();
+    for now in [10, 20, 30, 40] {
+        assert_eq!(next(&world, "a", now).await, Some((id, "x".into(), 1)));
+        assert!(!catalog.postpone_job(id, "b", now).await.unwrap(), "it is a's");
+        assert!(catalog.postpone_job(id, "a", now + 5).await.unwrap());
+        assert_eq!(next(&world, "a", now + 4).await, None);
+    }
 }
 
 async fn workers_never_share_a_job(world: World) {
@@ -210,7 +249,8 @@ async fn findings_and_their_events_are_stored_together(world: World) {
         first_seen_ms: 1,
         changed_ms: 1,
     };
-    let receivers = ["one".to_owned(), "two".to_owned()];
+    // A name given twice is one receiver.
+    let receivers = ["one".to_owned(), "two".to_owned(), "one".to_owned()];
     let rows = [finding.clone()];
     catalog.record_findings(&rows, &[event("e1")], &receivers, 5).await.unwrap();
     // The same happening told twice is one event.
@@ -223,6 +263,53 @@ async fn findings_and_their_events_are_stored_together(world: World) {
     assert_eq!(catalog.finding_states().await.unwrap(), [("fixed".to_owned(), 1)]);
     let waiting = |receiver: &str| (receiver.to_owned(), "waiting".to_owned(), 1);
     assert_eq!(catalog.delivery_states().await.unwrap(), [waiting("one"), waiting("two")]);
+}
+
+async fn what_was_decided_on_old_findings_is_not_stored(world: World) {
+    let catalog = &world.catalog;
+    let finding = FindingRow {
+        subject: "r/a:1".into(),
+        key: "CVE-1 p path".into(),
+        state: "open".into(),
+        body: "{}".into(),
+        first_seen_ms: 1,
+        changed_ms: 1,
+    };
+    let image = Digest::sha256(b"a");
+    let report =
+        ReportRow { image, body: vec![1], summary: "{}".into(), generation: 1, reported_ms: 1 };
+    let (rows, events, receivers) = ([finding], [event("e1")], ["one".to_owned()]);
+    let published = Published {
+        report: Some(&report),
+        subject: "r/a:1",
+        known: &[],
+        changed: &rows,
+        events: &events,
+        receivers: &receivers,
+    };
+    assert!(catalog.publish(&published, 5).await.unwrap());
+    let newer = ReportRow { generation: 2, ..report.clone() };
+    let late = Published { report: Some(&newer), events: &[event("e2")], ..published };
+    assert!(!catalog.publish(&late, 6).await.unwrap(), "it did not know of the finding");
+    assert_eq!(catalog.report(&image).await.unwrap().unwrap(), report);
+    assert_eq!(catalog.delivery_states().await.unwrap(), [("one".into(), "waiting".into(), 1)]);
+    assert!(catalog.publish(&Published { known: &rows, ..late }, 7).await.unwrap());
+    assert_eq!(catalog.report(&image).await.unwrap(), Some(newer));
+}
+
+async fn a_name_means_the_image_last_seen(world: World) {
+    let catalog = &world.catalog;
+    let [a, b] = [Digest::sha256(b"a"), Digest::sha256(b"b")];
+    let name = ImageName { registry: String::new(), repository: "x".into(), tag: "1".into() };
+    assert_eq!(catalog.image_named(&name).await.unwrap(), None);
+    for (image, at_ms) in [(a, 1), (b, 2), (a, 3)] {
+        catalog.name_image(&name, &image, at_ms).await.unwrap();
+        assert_eq!(catalog.image_named(&name).await.unwrap(), Some(image));
+    }
+    assert_eq!(catalog.image_indexer(&a).await.unwrap(), None);
+    let row = InventoryRow { image: a, indexer: "v".into(), body: Vec::new(), indexed_ms: 1 };
+    catalog.put_image_inventory(&row, []).await.unwrap();
+    assert_eq!(catalog.image_indexer(&a).await.unwrap().as_deref(), Some("v"));
 }
 
 async fn deliveries_are_retried_set_aside_and_replayed(world: World) {

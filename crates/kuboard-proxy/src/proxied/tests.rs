@@ -14,7 +14,7 @@ use kuboard_rt::{
 use kuboard_store::{Cache, CacheConfig, DiskStore, Spool};
 use kuboard_testkit::{FakeUpstream, Fault, Image, On, image::Blob};
 
-use crate::{Config, Deps, Room};
+use crate::{Config, Deps, Room, observer::Observers};
 
 /// A registry in a temporary folder before an upstream of its own.
 struct Stage {
@@ -61,6 +61,7 @@ impl Stage {
             clock,
             tasks,
             registry: prometheus::Registry::new(),
+            observers: Observers::default(),
         };
         let room = room.build(deps).await.unwrap();
         let handler = room.handler();

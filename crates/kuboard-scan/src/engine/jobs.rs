@@ -1,7 +1,7 @@
 //! Who gets scanned when: images that pass become jobs, workers take them.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -16,6 +16,7 @@ use super::{
     Engine, LEASE, ScanError,
     passing::{Heard, SeenImage},
     rematch::REMATCH,
+    results::{Summary, subject_of},
 };
 
 /// Kind of the jobs that scan one image.
@@ -26,6 +27,12 @@ const ATTEMPTS: u32 = 5;
 /// A pulled image whose layers do not come is looked at after this time: a client that only read
 /// the manifest is no reason to download the layers.
 const GRACE_MS: i64 = 30_000;
+/// An image that could not be queued is told of again after this time.
+const HEAR_AGAIN: Duration = Duration::from_secs(5);
+/// A job that came before its advisories is looked at again after this time.
+const EARLY_MS: i64 = 2_000;
+/// How old the counts of all reports may be; they are kept up in between.
+const WARM_MS: i64 = 600_000;
 /// How often an idle worker looks for jobs that others added.
 const IDLE: Duration = Duration::from_millis(500);
 /// Images whose layers are awaited at a time.
@@ -104,7 +111,12 @@ impl Engine {
         loop {
             tokio::select! {
                 () = stop.begun() => return Ok(()),
-                Some(seen) = heard.images.recv() => self.heard(seen, &mut awaited).await,
+                Some(seen) = heard.images.recv() => {
+                    if let Err(error) = self.heard(seen.clone(), &mut awaited).await {
+                        tracing::warn!(image = %seen.image, %error, "image not queued yet");
+                        self.hear_again(seen);
+                    }
+                }
                 Some(layer) = heard.layers.recv() => {
                     for job in awaited.arrived(&layer) {
                         self.scan_now(job);
@@ -114,18 +126,30 @@ impl Engine {
         }
     }
 
-    async fn heard(self: &Arc<Self>, seen: SeenImage, awaited: &mut Awaited) {
+    /// The catalogue was away: an image that was heard of is told again a little later, since
+    /// nobody else may ever ask for it.
+    fn hear_again(self: &Arc<Self>, seen: SeenImage) {
+        let engine = self.clone();
+        self.parts.tasks.spawn("hear of an image again", async move {
+            pause(HEAR_AGAIN, &engine.parts.tasks.shutdown()).await;
+            engine.passing.tell(seen);
+        });
+    }
+
+    pub(super) async fn heard(
+        self: &Arc<Self>,
+        seen: SeenImage,
+        awaited: &mut Awaited,
+    ) -> Result<(), ScanError> {
         let now_ms = self.now_ms();
         let name = ImageName {
             registry: seen.registry.clone(),
             repository: seen.repository.clone(),
             tag: seen.tag.clone(),
         };
-        if let Err(error) = self.parts.catalog.name_image(&name, &seen.image, now_ms).await {
-            tracing::warn!(image = %seen.image, %error, "image not noted");
-        }
+        self.parts.catalog.name_image(&name, &seen.image, now_ms).await?;
         if self.parts.exclusions.covers(&seen.registry) {
-            return;
+            return Ok(());
         }
         let hosted = seen.registry.is_empty();
         let job = ScanJob {
@@ -136,23 +160,24 @@ impl Engine {
             fetch: hosted,
             layers: seen.layers,
         };
-        match self.inventory(&job.image).await {
-            // Known: its report is made of today's advisories, at once.
-            Ok(Some(_)) => return self.scan_now(job),
-            Ok(None) => {}
-            Err(error) => tracing::warn!(image = %job.image, %error, "inventory not read"),
-        }
-        let (priority, after_ms) = if hosted { (50, now_ms) } else { (40, now_ms + GRACE_MS) };
-        if let Err(error) = self.ask(&job, priority, after_ms).await {
-            tracing::warn!(image = %job.image, %error, "image not queued for its scan");
+        // Known: its report is made of today's advisories, at once. Its job comes after that, and
+        // finds work only if this process dies before.
+        let is_indexed = self.is_indexed(&job.image).await?;
+        let (priority, wait_ms) = match hosted {
+            true if !is_indexed => (50, 0),
+            _ => (40, GRACE_MS),
+        };
+        self.ask(&job, priority, now_ms + wait_ms).await?;
+        if is_indexed {
+            self.scan_now(job);
+            return Ok(());
         }
         if hosted {
-            return;
+            return Ok(());
         }
         let mut missing = HashSet::new();
         for layer in &job.layers {
-            let known = !self.passing.is_indexing(layer)
-                && self.parts.inspector.inventories.get(layer).await.is_some();
+            let known = !self.passing.is_indexing(layer) && self.passing.has_inventory(layer).await;
             if !known {
                 missing.insert(*layer);
             }
@@ -162,12 +187,14 @@ impl Engine {
         } else {
             awaited.add(job, missing);
         }
+        Ok(())
     }
 
     /// Scans beside the queue; the job that waits there finds the work done.
     fn scan_now(self: &Arc<Self>, job: ScanJob) {
         let engine = self.clone();
         self.parts.tasks.spawn("scan a passing image", async move {
+            let Ok(_place) = engine.at_once.acquire().await else { return };
             match engine.scan(&job).await {
                 Ok(report) => tracing::info!(image = %report.image.name,
                     findings = report.findings.len(), "scanned while it was pulled"),
@@ -182,6 +209,10 @@ impl Engine {
     /// The catalogue failed.
     pub async fn measure(&self) -> Result<(), ScanError> {
         let metrics = &self.parts.metrics;
+        let warmed_ms = *self.warmed_ms.lock();
+        if warmed_ms.is_none_or(|at_ms| self.now_ms() - at_ms >= WARM_MS) {
+            self.warm().await?;
+        }
         metrics.queue.reset();
         metrics.queue_age.reset();
         let now_ms = self.now_ms();
@@ -198,6 +229,46 @@ impl Engine {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
             metrics.deliveries.with_label_values(&[&receiver, &state]).set(count);
         }
+        Ok(())
+    }
+
+    /// Counts the findings of all stored reports, for the gauges: those of images that names mean
+    /// now, whichever process scanned them.
+    ///
+    /// # Errors
+    /// The catalogue failed.
+    pub async fn warm(&self) -> Result<(), ScanError> {
+        const PAGE: u32 = 2000;
+        let catalog = &self.parts.catalog;
+        // By name, then by time: the last image of a name is what it means now.
+        let mut meant = HashMap::new();
+        for seen in catalog.images_seen_since(i64::MIN).await? {
+            let ImageName { registry, repository, tag } = seen.name;
+            let subject = subject_of(&registry, &repository, &tag, &seen.image);
+            meant.insert(subject, (seen.image, registry));
+        }
+        let mut names: HashMap<Digest, Vec<(String, String)>> = HashMap::new();
+        for (subject, (image, registry)) in &meant {
+            names.entry(*image).or_default().push((subject.clone(), registry.clone()));
+        }
+        let mut counted = BTreeMap::new();
+        let mut last = None;
+        loop {
+            let page = catalog.report_summaries(last.as_ref(), PAGE).await?;
+            let Some((end, _)) = page.last() else { break };
+            last = Some(*end);
+            for (image, text) in page {
+                let Ok(summary) = serde_json::from_str::<Summary>(&text) else { continue };
+                for (name, registry) in names.remove(&image).unwrap_or_default() {
+                    counted.insert(name.clone(), Summary { name, registry, ..summary.clone() });
+                }
+                if !meant.contains_key(&summary.name) {
+                    counted.insert(summary.name.clone(), summary);
+                }
+            }
+        }
+        self.parts.metrics.recount(counted);
+        *self.warmed_ms.lock() = Some(self.now_ms());
         Ok(())
     }
 
@@ -232,10 +303,12 @@ impl Engine {
         Ok(())
     }
 
-    async fn run(&self, job: &LeasedJob, worker: &str, stop: &Shutdown) {
+    pub(super) async fn run(&self, job: &LeasedJob, worker: &str, stop: &Shutdown) {
+        if job.kind == REMATCH && self.is_early(&job.payload) {
+            return self.give_back(job, worker, self.now_ms() + EARLY_MS).await;
+        }
         let outcome = tokio::select! {
-            // The lease runs out by itself; another worker goes on.
-            () = stop.begun() => return,
+            () = stop.begun() => return self.give_back(job, worker, self.now_ms()).await,
             lost = self.hold(job, worker) => {
                 tracing::warn!(job = job.id, subject = %job.subject, lost, "job lost");
                 return;
@@ -261,6 +334,13 @@ impl Engine {
         };
         if let Err(error) = ended {
             tracing::warn!(job = job.id, %error, "job's end not noted; it will run again");
+        }
+    }
+
+    /// Lets another worker go on. Where that fails, the lease runs out by itself.
+    async fn give_back(&self, job: &LeasedJob, worker: &str, after_ms: i64) {
+        if let Err(error) = self.parts.catalog.postpone_job(job.id, worker, after_ms).await {
+            tracing::warn!(job = job.id, %error, "job not given back; its lease runs out");
         }
     }
 
@@ -294,13 +374,11 @@ impl Engine {
 
     /// An image whose manifest alone was read is not downloaded for its scan.
     async fn is_wanted(&self, job: &ScanJob) -> Result<bool, Failure> {
-        if self.inventory(&job.image).await?.is_some() || job.layers.is_empty() {
+        if self.is_indexed(&job.image).await? || job.layers.is_empty() {
             return Ok(true);
         }
         for layer in &job.layers {
-            if self.passing.is_indexing(layer)
-                || self.parts.inspector.inventories.get(layer).await.is_some()
-            {
+            if self.passing.is_indexing(layer) || self.passing.has_inventory(layer).await {
                 return Ok(true);
             }
         }
@@ -339,7 +417,7 @@ pub(super) async fn pause(time: Duration, stop: &Shutdown) {
 
 /// Images that wait for layers which are on their way.
 #[derive(Default)]
-struct Awaited {
+pub(super) struct Awaited {
     images: HashMap<Digest, (ScanJob, HashSet<Digest>)>,
 }
 

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use kuboard_vuln::DatabaseStamp;
 use parking_lot::Mutex;
-use prometheus::{
-    Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::results::Summary;
 
@@ -60,8 +58,7 @@ impl EngineMetrics {
         };
         let histogram = |name: &str, help: &str, first: f64| -> Result<_, prometheus::Error> {
             let buckets = prometheus::exponential_buckets(first, 4.0, 10)?;
-            let histogram =
-                Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+            let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
             registry.register(Box::new(histogram.clone()))?;
             Ok(histogram)
         };
@@ -111,20 +108,40 @@ impl EngineMetrics {
     /// Counts a report in place of the last one of the same name.
     pub(crate) fn reported(&self, summary: &Summary) {
         let mut counted = self.counted.lock();
-        let label = |summary: &Summary| match summary.registry.as_str() {
-            "" => "hosted".to_owned(),
-            registry => registry.to_owned(),
-        };
         if counted.len() >= MAX_IMAGES && !counted.contains_key(&summary.name) {
             return;
         }
+        self.add(summary, 1);
         if let Some(last) = counted.insert(summary.name.clone(), summary.clone()) {
-            for (severity, count) in &last.findings {
-                self.found.with_label_values(&[severity, &label(&last)]).sub(as_gauge(*count));
+            self.add(&last, -1);
+        }
+    }
+
+    /// Counts these reports, by name, in place of all that were counted.
+    pub(crate) fn recount(&self, all: BTreeMap<String, Summary>) {
+        let all: BTreeMap<_, _> = all.into_iter().take(MAX_IMAGES).collect();
+        let mut counted = self.counted.lock();
+        // First what is new: a gauge that is read meanwhile never shows that nothing was found.
+        for (name, summary) in &all {
+            if counted.get(name) != Some(summary) {
+                self.add(summary, 1);
             }
         }
+        for (name, summary) in &*counted {
+            if all.get(name) != Some(summary) {
+                self.add(summary, -1);
+            }
+        }
+        *counted = all;
+    }
+
+    fn add(&self, summary: &Summary, sign: i64) {
+        let registry = match summary.registry.as_str() {
+            "" => "hosted",
+            registry => registry,
+        };
         for (severity, count) in &summary.findings {
-            self.found.with_label_values(&[severity, &label(summary)]).add(as_gauge(*count));
+            self.found.with_label_values(&[severity, registry]).add(sign * as_gauge(*count));
         }
     }
 

@@ -10,6 +10,8 @@ mod metrics;
 mod passing;
 mod rematch;
 mod results;
+#[cfg(test)]
+mod tests;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +20,9 @@ use kuboard_catalog::Catalog;
 use kuboard_feeds::database::Database;
 use kuboard_oci::{Digest, Reference, RepositoryName};
 use kuboard_rt::{Clock, Tasks};
-use kuboard_vuln::{Advisories, ImageIdentity, ImageInventory, Report, matching::MatchOptions};
+use kuboard_vuln::{
+    Advisories, ImageIdentity, ImageInventory, Problem, Report, matching::MatchOptions,
+};
 
 pub use jobs::{Exclusions, SCAN, ScanJob};
 pub use metrics::EngineMetrics;
@@ -28,9 +32,10 @@ pub use results::{Summary, subject_of};
 
 use crate::{
     assemble::{assemble, keys},
+    index::MACHINE,
     inspect::Inspector,
     inventories::{decode, encode},
-    source::{Contents, SourceError, open_image},
+    source::{Contents, SourceError, SourceErrorKind, open_image},
 };
 
 /// Gives access to repositories: through the registry of this process, or by network.
@@ -71,6 +76,10 @@ pub struct Engine {
     parts: EngineParts,
     database: ArcSwapOption<Database>,
     passing: Arc<Passing>,
+    /// Scans beside the queue at a time.
+    at_once: Arc<tokio::sync::Semaphore>,
+    /// When the counts of all reports were last taken from the catalogue.
+    warmed_ms: parking_lot::Mutex<Option<i64>>,
 }
 
 /// Why an image was not scanned.
@@ -102,12 +111,21 @@ impl ScanError {
 /// How long a worker holds a job before it must renew.
 pub const LEASE: Duration = Duration::from_secs(60);
 
+/// Images scanned at a time while they pass; each is held in memory.
+const AT_ONCE: usize = 4;
+
 impl Engine {
     /// Makes an engine without advisories; see [`Engine::use_database`]. `passing` hears of what
     /// passes the registry.
     #[must_use]
     pub fn new(parts: EngineParts, passing: Arc<Passing>) -> Arc<Self> {
-        Arc::new(Self { parts, database: ArcSwapOption::empty(), passing })
+        Arc::new(Self {
+            parts,
+            database: ArcSwapOption::empty(),
+            passing,
+            at_once: Arc::new(tokio::sync::Semaphore::new(AT_ONCE)),
+            warmed_ms: parking_lot::Mutex::default(),
+        })
     }
 
     /// Matches with these advisories from now on.
@@ -159,7 +177,8 @@ impl Engine {
         if row.indexer != self.state() {
             return Ok(None);
         }
-        decode(&row.body).map(Some).map_err(|_| ScanError::Damaged(*image))
+        let decoded = self.blocking(move || decode(&row.body)).await?;
+        decoded.map(Some).map_err(|_| ScanError::Damaged(*image))
     }
 
     /// Stores what an image contains.
@@ -172,14 +191,17 @@ impl Engine {
         identity: &ImageIdentity,
         inventory: &ImageInventory,
     ) -> Result<(), ScanError> {
-        let body = encode(&(identity, inventory)).map_err(|_| ScanError::Damaged(*image))?;
+        let (identity, inventory) = (identity.clone(), inventory.clone());
+        let made = self.blocking(move || (encode(&(identity, &inventory)), keys(&inventory)));
+        let (body, keys) = made.await?;
+        let body = body.map_err(|_| ScanError::Damaged(*image))?;
         let row = kuboard_catalog::InventoryRow {
             image: *image,
             indexer: self.state(),
             body,
             indexed_ms: self.now_ms(),
         };
-        self.parts.catalog.put_image_inventory(&row, keys(inventory)).await?;
+        self.parts.catalog.put_image_inventory(&row, keys).await?;
         Ok(())
     }
 
@@ -190,23 +212,40 @@ impl Engine {
     /// See [`ScanError`].
     pub async fn report_now(&self, image: &Digest) -> Result<Option<Report>, ScanError> {
         let Some((identity, inventory)) = self.inventory(image).await? else { return Ok(None) };
-        Ok(Some(self.matched(identity, inventory)))
+        self.matched(identity, inventory).await.map(Some)
     }
 
     /// The report on this inventory by the advisories of now; nothing is stored.
     #[must_use]
     pub fn report_on(&self, identity: ImageIdentity, inventory: ImageInventory) -> Report {
-        self.matched(identity, inventory)
+        matched(self.database(), identity, inventory, self.now_ms())
     }
 
-    fn matched(&self, identity: ImageIdentity, inventory: ImageInventory) -> Report {
-        let database = self.database();
-        let advisories = database.as_deref().map(|database| database as &dyn Advisories);
+    /// Matching a large image takes a while: it is done where it holds up nobody.
+    async fn matched(
+        &self,
+        identity: ImageIdentity,
+        inventory: ImageInventory,
+    ) -> Result<Report, ScanError> {
+        let (database, now_ms) = (self.database(), self.now_ms());
         let timer = self.parts.metrics.match_seconds.start_timer();
-        let options = MatchOptions::default();
-        let report = assemble(identity, inventory, advisories, &options, self.now_ms());
+        let report = self.blocking(move || matched(database, identity, inventory, now_ms)).await?;
         timer.observe_duration();
-        report
+        Ok(report)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ScanError> {
+        let done = self.parts.tasks.blocking("scan", work).await;
+        done.map_err(|error| ScanError::Source(SourceError::io(error)))
+    }
+
+    /// Whether the image's inventory is there, by indexers of today.
+    pub(crate) async fn is_indexed(&self, image: &Digest) -> Result<bool, ScanError> {
+        let indexer = self.parts.catalog.image_indexer(image).await?;
+        Ok(indexer.is_some_and(|indexer| indexer == self.state()))
     }
 
     /// Scans an image of a repository: indexes what is not yet indexed, matches, stores the report
@@ -216,15 +255,29 @@ impl Engine {
     /// See [`ScanError`].
     pub async fn scan(&self, job: &ScanJob) -> Result<Report, ScanError> {
         let timer = self.parts.metrics.scan_seconds.start_timer();
-        let (identity, inventory) = match self.inventory(&job.image).await? {
-            Some(known) => known,
-            None => self.index(job).await?,
+        let (identity, inventory) = match self.inventory(&job.image).await {
+            Ok(Some(known)) if machine_problem(&known.1).is_none() => known,
+            Ok(_) => self.index(job).await?,
+            Err(ScanError::Damaged(image)) => {
+                tracing::warn!(%image, "its stored inventory is damaged: it is read anew");
+                self.index(job).await?
+            }
+            Err(error) => return Err(error),
         };
+        // What this machine could not read is told, and read again next time.
+        let failed = machine_problem(&inventory).cloned();
         let identity = named(identity, job);
-        let report = self.matched(identity, inventory);
+        let report = self.matched(identity, inventory).await?;
         self.publish(&job.image, &report).await?;
+        self.catch_up(&job.image, report.database.generation).await?;
         timer.observe_duration();
-        Ok(report)
+        match failed {
+            None => Ok(report),
+            Some(problem) => Err(ScanError::Source(SourceError::new(
+                SourceErrorKind::Unreachable,
+                format!("it was not read completely: {} {}", problem.path, problem.why),
+            ))),
+        }
     }
 
     async fn index(&self, job: &ScanJob) -> Result<(ImageIdentity, ImageInventory), ScanError> {
@@ -237,9 +290,26 @@ impl Engine {
         let reference = Reference::Digest(job.image);
         let image = open_image(contents, identity, Some(&reference), None).await?;
         let inventory = self.parts.inspector.inspect(&image, &|_, _| {}).await?;
-        self.keep_inventory(&job.image, &image.identity, &inventory).await?;
+        if machine_problem(&inventory).is_none() {
+            self.keep_inventory(&job.image, &image.identity, &inventory).await?;
+        }
         Ok((image.identity, inventory))
     }
+}
+
+/// What could not be read through this machine's fault: it may be read another time.
+fn machine_problem(inventory: &ImageInventory) -> Option<&Problem> {
+    inventory.problems.iter().find(|problem| problem.by == MACHINE)
+}
+
+fn matched(
+    database: Option<Arc<Database>>,
+    identity: ImageIdentity,
+    inventory: ImageInventory,
+    now_ms: i64,
+) -> Report {
+    let advisories = database.as_deref().map(|database| database as &dyn Advisories);
+    assemble(identity, inventory, advisories, &MatchOptions::default(), now_ms)
 }
 
 fn named(mut identity: ImageIdentity, job: &ScanJob) -> ImageIdentity {

@@ -6,7 +6,7 @@
 //! left to the scan job, which reads it from the cache.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -18,7 +18,10 @@ use kuboard_rt::{BoxFuture, Tasks};
 use kuboard_store::{BlobObserver, Tail};
 use kuboard_vuln::LayerInventory;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    time::{Instant, timeout},
+};
 
 use crate::{
     inspect::{Inspector, is_layer_like, keep},
@@ -52,14 +55,30 @@ pub struct SeenImage {
     pub layers: Vec<Digest>,
 }
 
+/// An image that is asked for again and again is told of again after this time, so that it is known
+/// to be in use.
+const TOLD_AGAIN: Duration = Duration::from_secs(3600);
+/// How long a layer waits for its turn, and for its next bytes: a client may stop in the midst of
+/// it, and others shall not wait for that.
+const STALLED: Duration = Duration::from_secs(60);
+/// Bytes that tell a layer from other blobs.
+const HEAD: u64 = 262;
+
 /// What is under way.
 #[derive(Default)]
 struct Table {
     /// Layers being indexed; true when that has ended.
     indexing: HashMap<Digest, watch::Receiver<bool>>,
-    /// Names that were told lately, and their order.
-    told: HashSet<(String, Digest)>,
-    order: VecDeque<(String, Digest)>,
+    /// Names that were told lately with what they meant, and their order.
+    told: HashMap<String, Told>,
+    order: VecDeque<(String, u64)>,
+    told_so_far: u64,
+}
+
+struct Told {
+    image: Digest,
+    at: Instant,
+    number: u64,
 }
 
 /// Hears of what passes.
@@ -107,8 +126,7 @@ impl Passing {
         bytes: &Bytes,
     ) {
         let (registry, repository, tag) = name;
-        let key = (format!("{registry}/{repository}:{tag}"), *digest);
-        if !self.is_news(key.clone()) {
+        if !self.is_news(key(name, digest), digest) {
             return;
         }
         let declared = Some(media_type).filter(|declared| !declared.is_empty());
@@ -124,29 +142,42 @@ impl Passing {
             image: *digest,
             layers: manifest.layers.iter().map(|layer| layer.digest).collect(),
         };
-        if self.images.try_send(seen).is_err() {
-            // Told again at the next pull.
-            self.forget(&key);
-            tracing::debug!(image = %digest, "too many images at once; left for its next pull");
+        self.tell(seen);
+    }
+
+    /// Tells the engine. Where that can't be, the image is news again at its next pull.
+    pub(super) fn tell(&self, seen: SeenImage) {
+        if let Err(error) = self.images.try_send(seen) {
+            let seen = error.into_inner();
+            let name = (&*seen.registry, &*seen.repository, &*seen.tag);
+            self.table.lock().told.remove(&key(name, &seen.image));
+            tracing::warn!(image = %seen.image, "too many images at once; left for its next pull");
         }
     }
 
-    fn is_news(&self, key: (String, Digest)) -> bool {
+    /// Whether a name means another image than it was last told to mean, or was not told lately.
+    fn is_news(&self, name: String, image: &Digest) -> bool {
         let mut table = self.table.lock();
-        if !table.told.insert(key.clone()) {
+        let is_known = |told: &Told| told.image == *image && told.at.elapsed() < TOLD_AGAIN;
+        if table.told.get(&name).is_some_and(is_known) {
             return false;
         }
-        table.order.push_back(key);
+        table.told_so_far += 1;
+        let number = table.told_so_far;
+        table.told.insert(name.clone(), Told { image: *image, at: Instant::now(), number });
+        table.order.push_back((name, number));
         if table.order.len() > REMEMBERED
-            && let Some(oldest) = table.order.pop_front()
+            && let Some((oldest, number)) = table.order.pop_front()
+            && table.told.get(&oldest).is_some_and(|told| told.number == number)
         {
             table.told.remove(&oldest);
         }
         true
     }
 
-    fn forget(&self, key: &(String, Digest)) {
-        self.table.lock().told.remove(key);
+    /// Whether a layer's inventory is kept; waits for none.
+    pub(super) async fn has_inventory(&self, layer: &Digest) -> bool {
+        self.inspector.inventories.has(layer).await
     }
 
     /// Waits while a layer is being indexed.
@@ -154,8 +185,7 @@ impl Passing {
         let waiting = self.table.lock().indexing.get(layer).cloned();
         if let Some(mut waiting) = waiting {
             // Past that, the layer is read as if nobody had begun; a closed channel is an end too.
-            let _ended =
-                tokio::time::timeout(PATIENCE, waiting.wait_for(|ended| *ended)).await;
+            let _ended = timeout(PATIENCE, waiting.wait_for(|ended| *ended)).await;
         }
     }
 
@@ -165,29 +195,42 @@ impl Passing {
         self.table.lock().indexing.contains_key(layer)
     }
 
-    async fn index(&self, digest: &Digest, tail: Tail) -> Option<LayerInventory> {
-        let head = tail.read(0, PIECE).await.ok()?;
+    /// Whether the layer's inventory is kept now.
+    async fn index(&self, digest: &Digest, tail: Tail) -> bool {
+        // The first bytes may come one by one.
+        let Ok(Ok(_)) = timeout(STALLED, tail.wait_beyond(HEAD - 1)).await else { return false };
+        let Ok(head) = tail.read(0, PIECE).await else { return false };
         if !is_layer_like(&head) {
-            return None;
+            return false;
         }
-        if self.inspector.inventories.get(digest).await.is_some() {
-            return None;
+        if self.has_inventory(digest).await {
+            return true;
         }
-        let _place = self.places.acquire().await.ok()?;
+        let Ok(Ok(_place)) = timeout(STALLED, self.places.acquire()).await else { return false };
         let pieces = futures_util::stream::unfold((tail, 0_u64), |(tail, at)| async move {
-            match tail.read(at, PIECE).await {
-                Ok(piece) if piece.is_empty() => None,
-                Ok(piece) => {
+            match timeout(STALLED, tail.read(at, PIECE)).await {
+                Ok(Ok(piece)) if piece.is_empty() => None,
+                Ok(Ok(piece)) => {
                     let next = at + piece.len() as u64;
                     Some((Ok(piece), (tail, next)))
                 }
-                Err(error) => Some((Err(error.into()), (tail, at))),
+                Ok(Err(error)) => Some((Err(error.into()), (tail, at))),
+                Err(late) => Some((Err(late.into()), (tail, at))),
             }
         });
         // A fill that failed, or was another blob: nothing of it is kept.
-        let inventory = self.inspector.index_stream(pieces.boxed()).await.ok()?;
+        let Ok(inventory) = self.inspector.index_stream(pieces.boxed()).await else { return false };
         keep(&*self.inspector.inventories, digest, &inventory).await;
-        Some(inventory)
+        tracing::debug!(layer = %digest, files = inventory.files.len(), "indexed");
+        true
+    }
+}
+
+/// A tag is one name whatever it means; without one, each image has its own.
+fn key((registry, repository, tag): (&str, &str, &str), image: &Digest) -> String {
+    match tag {
+        "" => format!("{registry}/{repository}@{image}"),
+        tag => format!("{registry}/{repository}:{tag}"),
     }
 }
 
@@ -196,14 +239,17 @@ struct Entry {
     passing: Arc<Passing>,
     digest: Digest,
     ended: watch::Sender<bool>,
+    is_indexed: bool,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
         self.passing.table.lock().indexing.remove(&self.digest);
         self.ended.send_replace(true);
-        // Full: the scan job finds the inventory by itself.
-        let _told = self.passing.done.try_send(self.digest);
+        if self.is_indexed {
+            // Full: the scan job finds the inventory by itself.
+            let _told = self.passing.done.try_send(self.digest);
+        }
     }
 }
 
@@ -221,12 +267,11 @@ impl BlobObserver for LayerObserver {
             }
             table.indexing.insert(*digest, waiting);
         }
-        let entry = Entry { passing: passing.clone(), digest: *digest, ended };
+        let mut entry =
+            Entry { passing: passing.clone(), digest: *digest, ended, is_indexed: false };
         self.0.tasks.spawn("index a passing layer", async move {
-            let indexed = passing.index(&entry.digest, tail).await;
-            if let Some(inventory) = indexed {
-                tracing::debug!(layer = %entry.digest, files = inventory.files.len(), "indexed");
-            }
+            let digest = entry.digest;
+            entry.is_indexed = passing.index(&digest, tail).await;
             drop(entry);
         });
     }
@@ -245,6 +290,13 @@ impl Inventories for Settled {
         Box::pin(async move {
             self.passing.settled(layer).await;
             self.inner.get(layer).await
+        })
+    }
+
+    fn has<'a>(&'a self, layer: &'a Digest) -> BoxFuture<'a, bool> {
+        Box::pin(async move {
+            self.passing.settled(layer).await;
+            self.inner.has(layer).await
         })
     }
 

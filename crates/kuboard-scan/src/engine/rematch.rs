@@ -10,7 +10,7 @@ use kuboard_oci::Digest;
 use kuboard_vuln::{Advisories, Report};
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, ScanError, results::subject_of};
+use super::{Engine, ScanError, ScanJob, results::subject_of};
 use crate::inventories::decode;
 
 /// Kind of the jobs that match some images again.
@@ -24,6 +24,9 @@ const BATCH: usize = 200;
 #[derive(Serialize, Deserialize)]
 struct Batch {
     images: Vec<Digest>,
+    /// With these advisories or later ones: another process may not have them yet.
+    #[serde(default)]
+    generation: u64,
 }
 
 impl Engine {
@@ -47,23 +50,44 @@ impl Engine {
             Some(keys) => catalog.images_with(&keys).await?,
             None => self.all_images().await?,
         };
-        let batches: Vec<String> = images
-            .chunks(BATCH)
-            .filter_map(|images| serde_json::to_string(&Batch { images: images.to_vec() }).ok())
-            .collect();
-        for (number, payload) in batches.into_iter().enumerate() {
-            let job = NewJob {
-                kind: REMATCH.to_owned(),
-                subject: format!("{} {number}", stamp.generation),
-                payload,
-                priority: 60,
-                run_after_ms: 0,
-                max_attempts: 5,
-            };
-            catalog.enqueue(&job, self.now_ms()).await?;
+        for (number, images) in images.chunks(BATCH).enumerate() {
+            let subject = format!("{} {number}", stamp.generation);
+            self.ask_rematch(subject, images, stamp.generation).await?;
         }
         catalog.set_mark(MARK, &stamp.generation.to_string()).await?;
         Ok(images.len())
+    }
+
+    async fn ask_rematch(
+        &self,
+        subject: String,
+        images: &[Digest],
+        generation: u64,
+    ) -> Result<(), ScanError> {
+        let batch = Batch { images: images.to_vec(), generation };
+        let job = NewJob {
+            kind: REMATCH.to_owned(),
+            subject,
+            payload: serde_json::to_string(&batch).unwrap_or_default(),
+            priority: 60,
+            run_after_ms: 0,
+            max_attempts: 5,
+        };
+        self.parts.catalog.enqueue(&job, self.now_ms()).await?;
+        Ok(())
+    }
+
+    /// A report made with older advisories than those that all images were matched with came too
+    /// late to be among them: its image is matched once more.
+    pub(super) async fn catch_up(&self, image: &Digest, generation: u64) -> Result<(), ScanError> {
+        let mark = self.parts.catalog.mark(MARK).await?;
+        let mark = mark.and_then(|text| text.parse::<u64>().ok());
+        match mark {
+            Some(mark) if mark > generation => {
+                self.ask_rematch(format!("{mark} {image}"), &[*image], mark).await
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn all_images(&self) -> Result<Vec<Digest>, ScanError> {
@@ -78,36 +102,73 @@ impl Engine {
         }
     }
 
+    /// Whether the advisories that a job asks for are not here yet.
+    pub(super) fn is_early(&self, payload: &str) -> bool {
+        let here = self.database().map_or(0, |database| database.generation());
+        serde_json::from_str::<Batch>(payload).is_ok_and(|batch| batch.generation > here)
+    }
+
     pub(super) async fn rematch_job(&self, payload: &str) -> Result<(), ScanError> {
         let Ok(batch) = serde_json::from_str::<Batch>(payload) else { return Ok(()) };
         for image in &batch.images {
-            self.rematch(image).await?;
+            match self.rematch(image).await {
+                // One image that can't be read is no reason to leave the others.
+                Err(error) if !error.is_retryable() => {
+                    tracing::warn!(%image, %error, "not matched again; it is read anew");
+                    self.ask_anew(image).await?;
+                }
+                other => other?,
+            }
         }
         Ok(())
     }
 
-    /// Matches one image again under all names that it has.
+    /// Has an image read anew, under the name that was seen last.
+    async fn ask_anew(&self, image: &Digest) -> Result<(), ScanError> {
+        const PRIORITY: i64 = 5;
+        let names = self.parts.catalog.image_names(image).await?;
+        let Some(last) = names.into_iter().max_by_key(|named| named.seen_ms) else {
+            return Ok(());
+        };
+        let job = ScanJob {
+            registry: last.name.registry,
+            repository: last.name.repository,
+            tag: last.name.tag,
+            image: *image,
+            fetch: true,
+            layers: Vec::new(),
+        };
+        self.ask(&job, PRIORITY, self.now_ms()).await?;
+        Ok(())
+    }
+
+    /// Matches one image again under all names that it has. One that was read by other indexers
+    /// than today's is queued to be read anew.
     ///
     /// # Errors
-    /// The catalogue failed.
+    /// The catalogue failed, or what is stored is damaged.
     pub async fn rematch(&self, image: &Digest) -> Result<(), ScanError> {
-        let Some(report) = self.report_now(image).await? else { return Ok(()) };
-        let names = self.parts.catalog.image_names(image).await?;
+        let Some(report) = self.report_now(image).await? else {
+            return self.ask_anew(image).await;
+        };
+        let mut names = self.parts.catalog.image_names(image).await?;
         if names.is_empty() {
             return self.publish(image, &report).await;
         }
-        for named in names {
+        // The report is stored once, under the name seen last.
+        names.sort_by_key(|named| std::cmp::Reverse(named.seen_ms));
+        for (position, named) in names.into_iter().enumerate() {
             let mut report = report.clone();
-            report.image.name = subject_of(
-                &named.name.registry,
-                &named.name.repository,
-                &named.name.tag,
-                image,
-            );
+            report.image.name =
+                subject_of(&named.name.registry, &named.name.repository, &named.name.tag, image);
             report.image.registry = named.name.registry;
             report.image.repository = named.name.repository;
             report.image.tag = named.name.tag;
-            self.publish(image, &report).await?;
+            if position == 0 {
+                self.publish(image, &report).await?;
+            } else {
+                self.publish_name(image, &report).await?;
+            }
         }
         Ok(())
     }

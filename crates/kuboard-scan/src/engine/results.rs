@@ -1,10 +1,10 @@
 //! What becomes of a report: it is stored, the lives of its findings go on, and whoever listens is
-//! told. Findings and the events that tell of them are stored in one transaction, so that none is
-//! lost by a kill between the two.
+//! told. The report, the findings and the events that tell of them are stored in one transaction,
+//! so that none is lost by a kill between two of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use kuboard_catalog::{FindingRow, NewEvent, ReportRow};
+use kuboard_catalog::{FindingRow, ImageName, NewEvent, Published, ReportRow};
 use kuboard_oci::Digest;
 use kuboard_vuln::{
     Finding, Outcome, Report, Severity,
@@ -13,7 +13,10 @@ use kuboard_vuln::{
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, ScanError};
-use crate::inventories::encode;
+use crate::{
+    inventories::encode,
+    source::{SourceError, SourceErrorKind},
+};
 
 /// What lists show of a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +106,14 @@ struct Body {
     image: Option<Digest>,
 }
 
+impl Body {
+    /// Whether what is told of the finding is the same; when it was last seen is not.
+    fn says_the_same(&self, other: &Self) -> bool {
+        (self.severity, &self.version, &self.fixed_in)
+            == (other.severity, &other.version, &other.fixed_in)
+    }
+}
+
 /// One finding's change, for the event's body.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -133,10 +144,15 @@ fn changes(
     }
     let mut rows = Vec::new();
     let mut told = Vec::new();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for finding in &report.findings {
         let key = key_of(finding);
-        let before = states.get(key.as_str()).map(|body| &body.state);
+        // The same package twice in one place, in two versions, has one life.
+        if !seen.insert(key.clone()) {
+            continue;
+        }
+        let stored = states.get(key.as_str());
+        let before = stored.map(|body| &body.state);
         let (Some(state), event) = life_cycle::next(before, &Input::Seen, now_ms) else { continue };
         let body = Body {
             state,
@@ -149,10 +165,10 @@ fn changes(
             told.push((finding.severity, change(event, finding)));
         }
         // A row a scan and finding would be a write a scan: it is kept when something changed.
-        if event.is_some() || before.is_none() {
+        let is_new = stored.is_none_or(|stored| !stored.says_the_same(&body));
+        if event.is_some() || is_new {
             rows.push(row(subject, &key, &body));
         }
-        seen.insert(key);
     }
     if complete {
         for (key, body) in states {
@@ -211,67 +227,145 @@ pub(crate) const REPORTED: &str = "cn.kuboard.scan.reported";
 /// Changes told in one event; a scan with more says how many there are.
 const MAX_TOLD: usize = 500;
 
+/// Tries to store what others change at the same time. Each time somebody else got on.
+const TRIES: usize = 20;
+
 impl Engine {
-    /// Stores a report and what follows from it.
+    /// Stores a report and what follows from it. Under a tag that means another image by now, the
+    /// report is stored and nothing else: the findings of the tag are that image's.
     ///
     /// # Errors
-    /// The catalogue failed. Nothing was told then, and the same may be published again.
+    /// The catalogue failed. Nothing was stored or told then, and the same may be published again.
     pub async fn publish(&self, image: &Digest, report: &Report) -> Result<(), ScanError> {
+        self.store(image, report, true).await
+    }
+
+    /// Takes the findings of a further name of an image whose report is stored already.
+    pub(super) async fn publish_name(
+        &self,
+        image: &Digest,
+        report: &Report,
+    ) -> Result<(), ScanError> {
+        self.store(image, report, false).await
+    }
+
+    async fn store(&self, image: &Digest, report: &Report, keep: bool) -> Result<(), ScanError> {
+        let is_current = self.is_named(image, report).await?;
+        for _ in 0..TRIES {
+            if self.try_store(image, report, is_current, keep).await? {
+                return Ok(());
+            }
+        }
+        Err(ScanError::Source(SourceError::new(
+            SourceErrorKind::Unreachable,
+            format!("the findings of {} change all the time", report.image.name),
+        )))
+    }
+
+    /// Whether the name of a report means its image.
+    async fn is_named(&self, image: &Digest, report: &Report) -> Result<bool, ScanError> {
+        let of = &report.image;
+        if of.tag.is_empty() {
+            return Ok(true);
+        }
+        let name = ImageName {
+            registry: of.registry.clone(),
+            repository: of.repository.clone(),
+            tag: of.tag.clone(),
+        };
+        let named = self.parts.catalog.image_named(&name).await?;
+        Ok(named.is_none_or(|named| named == *image))
+    }
+
+    /// False: somebody else was faster.
+    async fn try_store(
+        &self,
+        image: &Digest,
+        report: &Report,
+        is_current: bool,
+        keep: bool,
+    ) -> Result<bool, ScanError> {
+        let catalog = &self.parts.catalog;
         let now_ms = report.scanned_ms;
         let subject = report.image.name.clone();
-        let known = self.parts.catalog.findings(&subject).await?;
-        let (rows, told) = changes(&known, report, &subject, now_ms);
-        let first = self.parts.catalog.report(image).await?.is_none();
-        let mut stored = report.clone();
-        let first_seen: BTreeMap<&str, i64> =
-            known.iter().map(|row| (row.key.as_str(), row.first_seen_ms)).collect();
-        for finding in &mut stored.findings {
-            let seen = first_seen.get(key_of(finding).as_str()).copied();
-            finding.first_seen_ms = Some(seen.unwrap_or(now_ms));
-        }
-        let summary = Summary::of(&stored);
-        let events = if told.is_empty() && !first {
-            Vec::new()
-        } else {
-            vec![event(image, &subject, &summary, &told, now_ms)]
-        };
-        let body = encode(&stored).map_err(|_| ScanError::Damaged(*image))?;
-        // The findings last: whatever is lost before them is found again by the next scan, and
-        // once they are stored their event is too.
-        self.parts
-            .catalog
-            .put_report(&ReportRow {
-                image: *image,
-                body,
-                summary: serde_json::to_string(&summary).unwrap_or_default(),
-                generation: report.database.generation,
-                reported_ms: now_ms,
+        let known = catalog.findings(&subject).await?;
+        let is_first = keep && catalog.report(image).await?.is_none();
+        let (image, mut stored) = (*image, report.clone());
+        let (made, known) = self
+            .blocking(move || {
+                let (rows, told) = match is_current {
+                    true => changes(&known, &stored, &stored.image.name, now_ms),
+                    false => (Vec::new(), Vec::new()),
+                };
+                let first_seen: BTreeMap<&str, i64> =
+                    known.iter().map(|row| (row.key.as_str(), row.first_seen_ms)).collect();
+                for finding in &mut stored.findings {
+                    let seen = first_seen.get(key_of(finding).as_str()).copied();
+                    finding.first_seen_ms = Some(seen.unwrap_or(now_ms));
+                }
+                let summary = Summary::of(&stored);
+                let events = if told.is_empty() && !is_first {
+                    Vec::new()
+                } else {
+                    let before = before(&known, &rows);
+                    vec![event(&image, &summary, &told, &before, now_ms)]
+                };
+                let body = if keep { encode(&stored) } else { Ok(Vec::new()) };
+                (body.map(|body| (body, rows, events, summary)), known)
             })
             .await?;
-        self.parts.catalog.record_findings(&rows, &events, &self.parts.receivers, now_ms).await?;
-        self.parts.metrics.reported(&summary);
-        Ok(())
+        let (body, rows, events, summary) = made.map_err(|_| ScanError::Damaged(image))?;
+        let kept = ReportRow {
+            image,
+            body,
+            summary: serde_json::to_string(&summary).unwrap_or_default(),
+            generation: report.database.generation,
+            reported_ms: now_ms,
+        };
+        let published = Published {
+            report: keep.then_some(&kept),
+            subject: &subject,
+            known: &known,
+            changed: &rows,
+            events: &events,
+            receivers: &self.parts.receivers,
+        };
+        if !catalog.publish(&published, now_ms).await? {
+            return Ok(false);
+        }
+        if is_current {
+            self.parts.metrics.reported(&summary);
+        }
+        Ok(true)
     }
 }
 
-/// One event a scan that changed something. Its key is the same when the same is told again.
+/// What was known of the findings that change, by key: when it changed last.
+fn before<'a>(known: &'a [FindingRow], changed: &[FindingRow]) -> Vec<(&'a str, i64)> {
+    let changed: BTreeSet<&str> = changed.iter().map(|row| row.key.as_str()).collect();
+    let known = known.iter().filter(|row| changed.contains(row.key.as_str()));
+    known.map(|row| (row.key.as_str(), row.changed_ms)).collect()
+}
+
+/// One event a scan that changed something. Its key is the same when the same is told again: it is
+/// made of what changed and what that was before, not of when somebody looked.
 fn event(
     image: &Digest,
-    subject: &str,
     summary: &Summary,
     told: &[serde_json::Value],
+    before: &[(&str, i64)],
     now_ms: i64,
 ) -> NewEvent {
     let shown = &told[..told.len().min(MAX_TOLD)];
     let body = serde_json::json!({
-        "subject": subject,
+        "subject": summary.name,
         "image": image,
         "summary": summary,
         "changes": shown,
         "changesTotal": told.len(),
         "time": now_ms,
     });
-    let content = serde_json::json!([subject, image, told, now_ms]).to_string();
+    let content = serde_json::json!([summary.name, image, told, before]).to_string();
     NewEvent {
         key: Digest::sha256(content.as_bytes()).hex(),
         kind: REPORTED.to_owned(),
@@ -280,7 +374,7 @@ fn event(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use kuboard_catalog::FindingRow;
     use kuboard_oci::Digest;
     use kuboard_vuln::{
@@ -317,7 +411,7 @@ mod tests {
         }
     }
 
-    fn report(ids: &[&str], outcome: Outcome) -> Report {
+    pub(crate) fn report(ids: &[&str], outcome: Outcome) -> Report {
         Report {
             schema: 1,
             image: ImageIdentity { name: "r/a:1".into(), ..ImageIdentity::default() },
@@ -353,7 +447,13 @@ mod tests {
             problems: vec![Problem { path: "x".into(), by: "rpm".into(), why: "cut".into() }],
         };
         let mut known = Vec::new();
-        check(&mut known, &["CVE-1", "CVE-2"], Outcome::Complete, 1, &["CVE-1 opened", "CVE-2 opened"]);
+        check(
+            &mut known,
+            &["CVE-1", "CVE-2"],
+            Outcome::Complete,
+            1,
+            &["CVE-1 opened", "CVE-2 opened"],
+        );
         check(&mut known, &["CVE-1", "CVE-2"], Outcome::Complete, 2, &[]);
         // What a partly read image does not show is not fixed.
         check(&mut known, &["CVE-1"], partial(), 3, &[]);
@@ -362,6 +462,22 @@ mod tests {
         check(&mut known, &["CVE-1", "CVE-2"], Outcome::Complete, 6, &["CVE-2 reopened"]);
         let states: Vec<_> = known.iter().map(|row| (row.first_seen_ms, &*row.state)).collect();
         assert_eq!(states, [(1, "open"), (1, "reopened")]);
+    }
+
+    #[test]
+    fn two_versions_of_a_package_in_one_place_have_one_life() {
+        let mut twice = report(&["CVE-1", "CVE-1"], Outcome::Complete);
+        twice.findings[1].package.version = "2.0".into();
+        let (rows, told) = changes(&[], &twice, "r/a:1", 1);
+        assert_eq!((rows.len(), told.len()), (1, 1));
+        let (rows, told) = changes(&rows, &twice, "r/a:1", 2);
+        assert_eq!((rows.len(), told.len()), (0, 0));
+        // What is told of it changes without an event.
+        twice.findings[0].fixed_in = Vec::new();
+        let known = changes(&[], &twice, "r/a:1", 1).0;
+        twice.findings[0].fixed_in = vec!["4".into()];
+        let (rows, told) = changes(&known, &twice, "r/a:1", 2);
+        assert_eq!((rows.len(), told.len()), (1, 0));
     }
 
     #[test]

@@ -3,13 +3,14 @@
 
 use std::{
     fs::{self, File},
-    io::Read,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    io::{self, Read},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use kuboard_oci::layer::{End, Entry, Interest, Kind, Summary, Visitor};
 use kuboard_vuln::LayerInventory;
+use libc::{O_NOFOLLOW, O_NONBLOCK};
 
 use super::{ARCHIVE, Indexers, MACHINE, Settings, collect::Collector};
 
@@ -25,6 +26,8 @@ pub fn index_folder(indexers: &Indexers, settings: &Settings, root: &Path) -> La
         entries: 0,
         bytes: 0,
         max_entries: settings.limits.entries,
+        max_file: settings.max_spill.max(settings.memory_per_file),
+        device: fs::metadata(root).map_or(0, |metadata| metadata.dev()),
         buffer: vec![0; PIECE],
         problems: Vec::new(),
     };
@@ -47,6 +50,10 @@ struct Walk {
     entries: u64,
     bytes: u64,
     max_entries: u64,
+    /// Larger files are never held.
+    max_file: u64,
+    /// Where the root is.
+    device: u64,
     buffer: Vec<u8>,
     problems: Vec<kuboard_vuln::Problem>,
 }
@@ -55,8 +62,12 @@ impl Walk {
     fn folder(&mut self, root: &Path) -> End {
         let mut waiting: Vec<(PathBuf, String, usize)> = vec![(root.to_owned(), String::new(), 0)];
         while let Some((folder, name, depth)) = waiting.pop() {
+            let most = usize::try_from(self.max_entries).unwrap_or(usize::MAX).saturating_add(1);
             let listed = fs::read_dir(&folder).and_then(|entries| {
-                entries.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<Vec<_>, _>>()
+                entries
+                    .take(most)
+                    .map(|entry| entry.map(|entry| entry.file_name()))
+                    .collect::<Result<Vec<_>, _>>()
             });
             let mut names = match listed {
                 Ok(names) => names,
@@ -75,7 +86,8 @@ impl Walk {
                     return End::Limit(format!("it has more than {limit} entries"));
                 }
                 let text = entry.to_string_lossy();
-                let path = if name.is_empty() { text.into_owned() } else { format!("{name}/{text}") };
+                let path =
+                    if name.is_empty() { text.into_owned() } else { format!("{name}/{text}") };
                 if self.entry(&folder.join(&entry), &path) {
                     below.push((folder.join(&entry), path, depth + 1));
                 }
@@ -116,20 +128,33 @@ impl Walk {
             size,
             mode: metadata.permissions().mode() & 0o7777,
             link: link.as_deref(),
-            // Files of /proc have no length and no end.
-            sparse: metadata.is_file() && metadata.len() == 0 && metadata.blocks() == 0,
+            sparse: false,
         };
-        let wanted = self.collector.entry(&entry) == Interest::Read && !entry.sparse;
+        let wanted = self.collector.entry(&entry) == Interest::Read;
         if wanted && kind == Kind::File {
             self.content(from, path, size);
         }
-        metadata.is_dir()
+        // What the kernel makes up is neither files nor finite.
+        metadata.is_dir() && !(matches!(path, "proc" | "sys") && metadata.dev() != self.device)
     }
 
-    /// Passes exactly as many bytes as were announced: a file may change under us.
+    /// Passes at most as many bytes as were announced: a file may change under us.
     fn content(&mut self, from: &Path, path: &str, size: u64) {
-        let mut left = size;
-        let mut file = File::open(from);
+        // One that is too large to be held is looked at only for how it begins.
+        let mut left = if size > self.max_file { size.min(PIECE as u64) } else { size };
+        // It may have become something else since it was listed.
+        let mut file =
+            File::options().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(from).and_then(
+                |file| match file.metadata()?.is_file() {
+                    true => Ok(file),
+                    false => Err(io::Error::other("it is no regular file any more")),
+                },
+            );
+        if left == 0
+            && let Err(error) = &file
+        {
+            self.problem(path, &format!("it can't be read: {error}"));
+        }
         let mut failed = None;
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
@@ -147,13 +172,8 @@ impl Walk {
                 Err(error) => failed = Some(format!("it can't be read: {error}")),
             }
             if failed.is_some() {
-                // The promised bytes, so that the indexer's view ends where it should.
-                self.buffer.fill(0);
-                while left > 0 {
-                    let piece = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
-                    self.collector.content(&self.buffer[..piece]);
-                    left -= piece as u64;
-                }
+                // What indexers make of the rest that there is: the inventory says that it is cut.
+                break;
             }
         }
         self.collector.end();
@@ -171,5 +191,49 @@ impl Walk {
                 why: why.to_owned(),
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+    use kuboard_vuln::LayerInventory;
+
+    use super::index_folder;
+    use crate::index::{Indexers, Settings};
+
+    fn index(root: &Path) -> LayerInventory {
+        index_folder(&Indexers::all(), &Settings::default(), root)
+    }
+
+    #[test]
+    fn empty_files_and_what_is_no_file_are_no_problem() {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["etc", "var/lib/dpkg", "proc"] {
+            fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        for empty in ["var/lib/dpkg/status", "etc/os-release"] {
+            fs::write(root.path().join(empty), "").unwrap();
+        }
+        std::os::unix::fs::symlink("/dev/zero", root.path().join("etc/zero")).unwrap();
+        std::os::unix::fs::symlink("..", root.path().join("etc/up")).unwrap();
+        let pipe = root.path().join("var/lib/dpkg/pipe");
+        assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+        let sparse: Vec<_> =
+            index(root.path()).problems.into_iter().filter(|p| p.why.contains("sparse")).collect();
+        assert_eq!(sparse, []);
+    }
+
+    #[test]
+    fn a_file_of_absurd_size_is_not_read_through() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("program");
+        let file = fs::File::create(&path).unwrap();
+        std::io::Write::write_all(&mut &file, b"\x7fELF").unwrap();
+        file.set_len(1 << 42).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let problems = index(root.path()).problems;
+        assert!(problems.iter().any(|p| p.path == "program"), "{problems:?}");
     }
 }

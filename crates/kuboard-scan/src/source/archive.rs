@@ -23,6 +23,8 @@ const MAX_FILES: usize = 200_000;
 const BLOCK: u64 = 512;
 /// Names are short; a longer one is an attack.
 const MAX_NAME: u64 = 64 << 10;
+/// Headers, those that only belong to others included.
+const MAX_HEADERS: usize = 4 * MAX_FILES;
 
 /// An uncompressed tar file whose members are read by name.
 pub(super) struct TarFile {
@@ -118,8 +120,13 @@ fn inflate(source: impl Read, spill: &Path) -> Result<File, SourceError> {
 
 fn number(field: &[u8]) -> Option<u64> {
     if field.first()? & 0x80 != 0 {
-        // Base 256, as GNU writes sizes above 8 GiB.
-        let tail = field.get(field.len().checked_sub(8)?..)?;
+        // Base 256, as GNU writes sizes above 8 GiB; what more than the last eight bytes say is
+        // absurd, or negative.
+        let (head, tail) = field.split_at_checked(field.len().checked_sub(8)?)?;
+        let (first, others) = head.split_first()?;
+        if *first != 0x80 || others.iter().any(|byte| *byte != 0) {
+            return None;
+        }
         return Some(u64::from_be_bytes(tail.try_into().ok()?));
     }
     let text = std::str::from_utf8(field).ok()?.trim_matches(['\0', ' ']);
@@ -131,12 +138,24 @@ fn text(field: &[u8]) -> String {
     String::from_utf8_lossy(&field[..end]).into_owned()
 }
 
-fn pax_path(records: &[u8]) -> Option<String> {
-    let text = std::str::from_utf8(records).ok()?;
-    text.lines()
-        .filter_map(|line| line.split_once(' '))
-        .find_map(|(_, record)| record.strip_prefix("path="))
-        .map(str::to_owned)
+/// What a PAX header says of the next member: `path` and `size`. Records are `LENGTH KEY=VALUE\n`,
+/// the length being the whole record's; values may be any bytes.
+fn pax(mut records: &[u8]) -> (Option<String>, Option<u64>) {
+    let (mut path, mut size) = (None, None);
+    while let Some(space) = records.iter().position(|byte| *byte == b' ') {
+        let length = std::str::from_utf8(&records[..space]).ok().and_then(|text| text.parse().ok());
+        let Some(record) = length.and_then(|length: usize| records.get(space + 1..length)) else {
+            break;
+        };
+        records = &records[space + 1 + record.len()..];
+        let record = record.strip_suffix(b"\n").unwrap_or(record);
+        if let Some(value) = record.strip_prefix(b"path=") {
+            path = Some(String::from_utf8_lossy(value).into_owned());
+        } else if let Some(value) = record.strip_prefix(b"size=") {
+            size = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+        }
+    }
+    (path, size)
 }
 
 fn normal(name: &str) -> String {
@@ -145,22 +164,33 @@ fn normal(name: &str) -> String {
 
 fn members(file: &File) -> Result<HashMap<String, (u64, u64)>, SourceError> {
     let length = file.metadata().map_err(SourceError::io)?.len();
-    let damaged = |at: u64| SourceError::invalid(format!("no tar archive: bad header at byte {at}"));
+    let damaged =
+        |at: u64| SourceError::invalid(format!("no tar archive: bad header at byte {at}"));
     let mut members = HashMap::new();
     let mut links = Vec::new();
-    let mut long_name = None;
-    let mut at = 0;
-    while at + BLOCK <= length {
+    let (mut long_name, mut long_size) = (None, None);
+    let (mut at, mut headers) = (0_u64, 0);
+    while at.checked_add(BLOCK).is_some_and(|end| end <= length) {
+        headers += 1;
+        if headers > MAX_HEADERS {
+            return Err(SourceError::invalid(format!("it has more than {MAX_HEADERS} headers")));
+        }
         let mut header = [0; BLOCK as usize];
         file.read_exact_at(&mut header, at).map_err(SourceError::io)?;
         if header.iter().all(|byte| *byte == 0) {
             break;
         }
-        let size = number(&header[124..136]).ok_or_else(|| damaged(at))?;
+        let is_own = !matches!(header[156], b'L' | b'K' | b'x' | b'g');
+        let said = if is_own { long_size.take() } else { None };
+        let size = said.or_else(|| number(&header[124..136])).ok_or_else(|| damaged(at))?;
         if &header[257..262] != b"ustar" {
             return Err(damaged(at));
         }
         let content = at + BLOCK;
+        let holds = !matches!(header[156], b'1' | b'2' | b'5');
+        if holds && content.checked_add(size).is_none_or(|end| end > length) {
+            return Err(SourceError::invalid("the archive is cut off"));
+        }
         let read_name = || -> Result<Vec<u8>, SourceError> {
             let mut bytes = vec![0; usize::try_from(size.min(MAX_NAME)).unwrap_or(0)];
             file.read_exact_at(&mut bytes, content).map_err(SourceError::io)?;
@@ -168,7 +198,11 @@ fn members(file: &File) -> Result<HashMap<String, (u64, u64)>, SourceError> {
         };
         match header[156] {
             b'L' => long_name = Some(text(&read_name()?)),
-            b'x' => long_name = pax_path(&read_name()?).or(long_name),
+            b'x' => {
+                let (path, size) = pax(&read_name()?);
+                long_name = path.or(long_name);
+                long_size = size;
+            }
             b'g' | b'K' => {}
             kind => {
                 let name = long_name.take().unwrap_or_else(|| {
@@ -188,7 +222,6 @@ fn members(file: &File) -> Result<HashMap<String, (u64, u64)>, SourceError> {
         if members.len() + links.len() > MAX_FILES {
             return Err(SourceError::invalid(format!("it has more than {MAX_FILES} members")));
         }
-        let holds = !matches!(header[156], b'1' | b'2' | b'5');
         let padded = if holds { size.div_ceil(BLOCK).checked_mul(BLOCK) } else { Some(0) };
         at = padded.and_then(|padded| content.checked_add(padded)).ok_or_else(|| damaged(at))?;
     }

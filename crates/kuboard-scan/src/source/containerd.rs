@@ -2,16 +2,14 @@
 //! a database that containerd holds locked, so images are named by digest here; `ctr images ls`
 //! tells it.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use kuboard_oci::{Digest, Reference};
 use kuboard_rt::BoxFuture;
 
 use super::{
     BlobBytes, Contents, Document, SourceError, SourceErrorKind, document, layout::blob_path,
+    open_regular,
 };
 
 /// Where containerd keeps content unless it is told otherwise.
@@ -56,11 +54,7 @@ impl Contents for ContainerdContents {
     fn blob<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<BlobBytes, SourceError>> {
         Box::pin(async move {
             let path = self.folder.join(blob_path(digest));
-            let file = File::open(&path).map_err(|error| {
-                let SourceError { kind, message } = SourceError::io(error);
-                SourceError::new(kind, format!("{}: {message}", path.display()))
-            })?;
-            Ok(BlobBytes::Reader(Box::new(file)))
+            Ok(BlobBytes::Reader(Box::new(open_regular(&path)?)))
         })
     }
 }

@@ -7,7 +7,9 @@ use kuboard_rt::BoxFuture;
 use kuboard_vuln::{ImageIdentity, LayerReference};
 use serde::Deserialize;
 
-use super::{BlobBytes, Image, Layers, SourceError, SourceErrorKind, archive::TarFile};
+use super::{
+    BlobBytes, Image, Layers, SourceError, SourceErrorKind, archive::TarFile, check_layers,
+};
 use crate::index::{ImageConfig, MAX_CONFIG_BYTES, layer_references};
 
 #[derive(Deserialize)]
@@ -67,6 +69,7 @@ pub fn open_docker_archive(
     let entry = entry.ok_or_else(|| {
         SourceError::new(SourceErrorKind::NotFound, "the archive has no such image")
     })?;
+    check_layers(entry.layers.len())?;
     let config = tar.bytes(&entry.config, MAX_CONFIG_BYTES)?;
     let mut identity = ImageIdentity {
         name: names(entry).first().cloned().unwrap_or_else(|| path.display().to_string()),

@@ -1,14 +1,11 @@
 //! An OCI image layout in a folder.
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use kuboard_oci::{Digest, MAX_MANIFEST_BYTES, Manifest, Reference, media_type};
 use kuboard_rt::BoxFuture;
 
-use super::{BlobBytes, Contents, Document, SourceError, SourceErrorKind, document};
+use super::{BlobBytes, Contents, Document, SourceError, SourceErrorKind, document, open_regular};
 
 /// The annotation that names an entry of `index.json`.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -48,7 +45,8 @@ pub(super) fn entry(
         Some(Reference::Tag(tag)) => {
             let named = index.manifests.iter().find(|entry| {
                 entry.annotations.get(REF_NAME).is_some_and(|name| {
-                    name == tag.as_str() || name.rsplit_once(':').is_some_and(|n| n.1 == tag.as_str())
+                    name == tag.as_str()
+                        || name.rsplit_once(':').is_some_and(|n| n.1 == tag.as_str())
                 })
             });
             Some(named.ok_or_else(|| {
@@ -93,7 +91,7 @@ impl Contents for LayoutContents {
         reference: Option<&'a Reference>,
     ) -> BoxFuture<'a, Result<Document, SourceError>> {
         Box::pin(async move {
-            let file = File::open(self.folder.join("index.json")).map_err(SourceError::io)?;
+            let file = open_regular(&self.folder.join("index.json"))?;
             let index = BlobBytes::Reader(Box::new(file));
             let index = super::read_bounded(index, MAX_MANIFEST_BYTES).await?;
             manifest_of(self, &index, reference).await
@@ -103,11 +101,7 @@ impl Contents for LayoutContents {
     fn blob<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<BlobBytes, SourceError>> {
         Box::pin(async move {
             let path = self.folder.join(blob_path(digest));
-            let file = File::open(&path).map_err(|error| {
-                let SourceError { kind, message } = SourceError::io(error);
-                SourceError::new(kind, format!("{}: {message}", path.display()))
-            })?;
-            Ok(BlobBytes::Reader(Box::new(file)))
+            Ok(BlobBytes::Reader(Box::new(open_regular(&path)?)))
         })
     }
 }

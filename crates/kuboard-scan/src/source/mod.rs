@@ -10,8 +10,14 @@ mod layout;
 mod registry;
 mod target;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
+    fs::File,
     io::{self, Read},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
     sync::Arc,
 };
 
@@ -20,6 +26,7 @@ use futures_util::{StreamExt, stream::BoxStream};
 use kuboard_oci::{Digest, MAX_MANIFEST_BYTES, Manifest, Reference};
 use kuboard_rt::BoxFuture;
 use kuboard_vuln::{ImageIdentity, LayerReference};
+use libc::O_NONBLOCK;
 
 pub use archive::ArchiveContents;
 pub use containerd::{CONTAINERD_CONTENT, ContainerdContents};
@@ -135,6 +142,31 @@ impl PlatformChoice {
     }
 }
 
+/// Layers of an image: no runtime mounts more than some hundred.
+pub(crate) const MAX_LAYERS: usize = 1024;
+
+/// Opens a file by following links (layouts made by build tools consist of them), but nothing else
+/// than a regular file: a pipe or device would never end, or never open.
+fn open_regular(path: &Path) -> Result<File, SourceError> {
+    let opened = File::options().read(true).custom_flags(O_NONBLOCK).open(path);
+    let named = |error: io::Error| {
+        let SourceError { kind, message } = SourceError::io(error);
+        SourceError::new(kind, format!("{}: {message}", path.display()))
+    };
+    let file = opened.map_err(named)?;
+    if !file.metadata().map_err(named)?.is_file() {
+        return Err(SourceError::invalid(format!("{} is no regular file", path.display())));
+    }
+    Ok(file)
+}
+
+fn check_layers(count: usize) -> Result<(), SourceError> {
+    match count > MAX_LAYERS {
+        true => Err(SourceError::invalid(format!("it has {count} layers, more than {MAX_LAYERS}"))),
+        false => Ok(()),
+    }
+}
+
 /// Opens the image that a reference means. Without a platform, an index is searched for the
 /// platform of this machine, and an index with a single image gives that one.
 ///
@@ -161,6 +193,7 @@ pub async fn open_image(
         .as_ref()
         .filter(|config| is_image_config(&config.media_type))
         .ok_or_else(|| SourceError::not_an_image(not_an_image(&manifest)))?;
+    check_layers(manifest.layers.len())?;
     let bytes = read_bounded(contents.blob(&config.digest).await?, MAX_CONFIG_BYTES).await?;
     if !is_digest_of(&config.digest, &bytes) {
         return Err(SourceError::invalid(format!(
@@ -217,10 +250,7 @@ fn not_an_image(manifest: &Manifest) -> String {
 
 /// The image of an index for the platform. Attestations and entries for unknown platforms are no
 /// images.
-fn choose(
-    index: &Manifest,
-    platform: Option<&PlatformChoice>,
-) -> Result<Digest, SourceError> {
+fn choose(index: &Manifest, platform: Option<&PlatformChoice>) -> Result<Digest, SourceError> {
     let images: Vec<_> = index
         .manifests
         .iter()
@@ -301,7 +331,9 @@ async fn document(
 ) -> Result<Document, SourceError> {
     let bytes = read_bounded(contents.blob(digest).await?, MAX_MANIFEST_BYTES).await?;
     if !is_digest_of(digest, &bytes) {
-        return Err(SourceError::invalid(format!("the manifest's bytes are not those of {digest}")));
+        return Err(SourceError::invalid(format!(
+            "the manifest's bytes are not those of {digest}"
+        )));
     }
     Ok(Document { digest: *digest, media_type: media_type.to_owned(), bytes })
 }

@@ -20,7 +20,8 @@ impl Contents for RegistryContents {
         reference: Option<&'a Reference>,
     ) -> BoxFuture<'a, Result<Document, SourceError>> {
         Box::pin(async move {
-            let reference = reference.ok_or_else(|| SourceError::invalid("no tag and no digest"))?;
+            let reference =
+                reference.ok_or_else(|| SourceError::invalid("no tag and no digest"))?;
             let fetched = self.upstream.get_manifest(&self.repository, reference).await;
             let fetched = fetched.map_err(|error| refused(&error))?;
             Ok(Document {

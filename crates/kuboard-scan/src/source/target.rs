@@ -100,8 +100,10 @@ fn existing(path: &Path) -> Result<Target, TargetError> {
         });
     }
     let mut head = [0; 64];
-    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut head));
-    let head = &head[..read.map_err(|error| TargetError(format!("{}: {error}", path.display())))?];
+    let read =
+        std::fs::File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut head));
+    let head =
+        &head[..read.map_err(|error| TargetError(format!("{}: {error}", path.display())))?];
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     if matches!(text.first(), Some(b'{' | b'<')) {
         return Ok(Target::Sbom(path.to_owned()));
