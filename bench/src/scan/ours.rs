@@ -67,7 +67,8 @@ impl Scanner for Ours {
         scan.arg("--db-dir").arg(self.data.join("advisories"));
         scan.arg("--cache-dir").arg(&self.data);
         scan.arg(format!("oci:{}", image.layout().display()));
-        measure(&scan, &self.output, &[0])
+        // 1: there are no advisories for what it found; the report is there all the same.
+        measure(&scan, &self.output, &[0, 1])
     }
 
     fn found(&self) -> Result<Found> {

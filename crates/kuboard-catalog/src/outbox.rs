@@ -41,8 +41,7 @@ pub struct DeliveryRow {
 
 const ADD: &str = "INSERT INTO events (key, kind, body, created_ms) VALUES ($1, $2, $3, $4) \
      ON CONFLICT (key) DO NOTHING RETURNING id";
-const ADDRESS: &str =
-    "INSERT INTO deliveries (event_id, receiver, state, next_ms) VALUES ($1, $2, 'waiting', $3) \
+const ADDRESS: &str = "INSERT INTO deliveries (event_id, receiver, state, next_ms) VALUES ($1, $2, 'waiting', $3) \
      ON CONFLICT (event_id, receiver) DO NOTHING";
 const DELIVERED: &str = "UPDATE deliveries SET state = 'done', reason = '' \
      WHERE event_id = $1 AND receiver = $2";

@@ -105,6 +105,11 @@ impl Reader {
         Ok((body, size.and_then(|value| value.to_str().ok()?.parse().ok())))
     }
 
+    /// Whether a blob is in the cache.
+    pub async fn is_cached(&self, blob: &Digest) -> bool {
+        self.proxied.has_cached(blob).await
+    }
+
     async fn upstream(
         &self,
         registry: &str,

@@ -114,11 +114,7 @@ pub struct Found {
 impl Found {
     /// Notes that a file was not read, or only in part.
     pub fn problem(&mut self, by: &str, path: &str, why: impl Into<String>) {
-        self.problems.push(Problem {
-            path: path.to_owned(),
-            by: by.to_owned(),
-            why: why.into(),
-        });
+        self.problems.push(Problem { path: path.to_owned(), by: by.to_owned(), why: why.into() });
     }
 }
 

@@ -147,11 +147,13 @@ impl Inspector {
             (Some(expected), Some(actual)) if expected == actual && is_lasting(&inventory) => {
                 self.inventories.put(expected, &inventory).await;
             }
-            (Some(expected), Some(actual)) if expected != actual => inventory.problems.push(Problem {
-                path: String::new(),
-                by: "archive".to_owned(),
-                why: format!("layer {} holds {actual} instead of {expected}", layer.digest),
-            }),
+            (Some(expected), Some(actual)) if expected != actual => {
+                inventory.problems.push(Problem {
+                    path: String::new(),
+                    by: "archive".to_owned(),
+                    why: format!("layer {} holds {actual} instead of {expected}", layer.digest),
+                })
+            }
             _ => {}
         }
         Ok(inventory)

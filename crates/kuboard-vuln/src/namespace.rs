@@ -116,7 +116,8 @@ fn ubuntu(release: &str) -> Option<String> {
         Some(rest) => ("ubuntu-pro", rest),
         None => ("ubuntu", release),
     };
-    let version = rest.split(':').find(|part| part.starts_with(|first: char| first.is_ascii_digit()));
+    let version =
+        rest.split(':').find(|part| part.starts_with(|first: char| first.is_ascii_digit()));
     Some(format!("{family}:{}", version?))
 }
 

@@ -289,8 +289,7 @@ async fn push(
     let target = artifact::Place { upstream, repository: image.repository.clone() };
     let tag = reference_of(&image)?;
     let stamp = database.stamp();
-    let digest =
-        artifact::push(&target, &tag, bundle.into(), &stamp, key.as_deref()).await?;
+    let digest = artifact::push(&target, &tag, bundle.into(), &stamp, key.as_deref()).await?;
     Ok(digest.to_string())
 }
 

@@ -26,10 +26,7 @@ use kuboard_scan::{
 };
 use kuboard_vuln::{ImageIdentity, ImageInventory, LayerReference};
 
-use crate::{
-    cli::Subject,
-    output::LayerBars,
-};
+use crate::{cli::Subject, output::LayerBars};
 
 /// A bill of materials is read whole.
 const MAX_SBOM: u64 = 256 << 20;
@@ -57,9 +54,7 @@ pub(crate) fn cache_dir(chosen: Option<&Path>) -> anyhow::Result<PathBuf> {
 }
 
 /// What the subject of a command is and contains.
-pub(crate) async fn inspect(
-    subject: &Subject,
-) -> anyhow::Result<(ImageIdentity, ImageInventory)> {
+pub(crate) async fn inspect(subject: &Subject) -> anyhow::Result<(ImageIdentity, ImageInventory)> {
     let target = Target::parse(&subject.target)?;
     let tasks = Tasks::default();
     let indexers = Indexers::all();
@@ -140,9 +135,7 @@ async fn open(
                 ..identity
             };
             let contents = RegistryContents { upstream, repository: image.repository.clone() };
-            return Ok(
-                open_image(Arc::new(contents), identity, Some(&reference), platform).await?
-            );
+            return Ok(open_image(Arc::new(contents), identity, Some(&reference), platform).await?);
         }
         Target::Folder(_) | Target::Sbom(_) => bail!("{} is no image", subject.target),
     };
@@ -166,7 +159,10 @@ pub(crate) fn reference_of(image: &ImageReference) -> anyhow::Result<Reference> 
 pub(crate) async fn registry(name: &str, reach: Reach<'_>) -> anyhow::Result<Upstream> {
     let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
     let is_here = host == "localhost"
-        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        || host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.is_loopback());
     let scheme = if reach.plain_http || is_here { "http" } else { "https" };
     let address = if name == "docker.io" { "registry-1.docker.io" } else { name };
     let endpoint = url::Url::parse(&format!("{scheme}://{address}"))

@@ -4,10 +4,10 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use futures_util::{StreamExt, TryStreamExt, stream};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use http_body_util::BodyExt;
-use kuboard_api::{Config, Webhook, WebhookTemplate, policy};
+use kuboard_api::{Config, ScanEngine, Webhook, WebhookTemplate, policy};
 use kuboard_catalog::Catalog;
 use kuboard_feeds::{
     database::Generations,
@@ -19,18 +19,16 @@ use kuboard_registry::{client::Upstream, credentials::Chain};
 use kuboard_rt::{BoxFuture, Clock, Scope, Shutdown, Tasks, http::Handler};
 use kuboard_scan::{
     api::{ClairApi, HarborApi},
+    delivery::{self, DeliveryParts, Pace, Receiver, Template},
     engine::{
         Engine, EngineMetrics, EngineParts, Exclusions, Heard, LayerObserver, Passing,
         Repositories, Settled,
     },
-    delivery::{self, DeliveryParts, Pace, Receiver, Template},
     index::{Indexers, Settings},
     inspect::Inspector,
     inventories::CatalogInventories,
     schedule::{self, PolicySpec, Times},
-    source::{
-        BlobBytes, Contents, Document, RegistryContents, SourceError, SourceErrorKind,
-    },
+    source::{BlobBytes, Contents, Document, RegistryContents, SourceError, SourceErrorKind},
 };
 
 use crate::{cli::Role, scan::severity};
@@ -59,8 +57,7 @@ pub(crate) struct Ground<'a> {
 
 /// Whether any part of the scan engine runs here.
 pub(crate) fn is_wanted(config: &Config, roles: &[Role]) -> bool {
-    config.scan.enable
-        && (roles.contains(&Role::ScanEngine) || roles.contains(&Role::ScanWorker))
+    config.scan.enable && (roles.contains(&Role::ScanEngine) || roles.contains(&Role::ScanWorker))
 }
 
 impl Looking {
@@ -103,9 +100,14 @@ impl Looking {
         roles: &[Role],
     ) -> anyhow::Result<Option<Apis>> {
         let scan = &ground.config.scan;
+        anyhow::ensure!(
+            scan.engine == ScanEngine::Native,
+            "scan.engine = \"clair\" can't be served yet; hint: use \"native\", whose API is Clair's"
+        );
         let globs = scan.exclude_registries.iter().map(String::as_str);
         let exclusions = Exclusions::new(globs).context("scan.excludeRegistries")?;
-        let settled = Settled { passing: self.passing.clone(), inner: self.raw.inventories.clone() };
+        let settled =
+            Settled { passing: self.passing.clone(), inner: self.raw.inventories.clone() };
         let metrics = EngineMetrics::new(registry)?;
         let tries = metrics.delivery_tries.clone();
         let parts = EngineParts {
@@ -433,6 +435,10 @@ impl Repositories for OwnRepositories {
             repository: repository.clone(),
         }))
     }
+
+    fn is_cached<'a>(&'a self, blob: &'a Digest) -> BoxFuture<'a, bool> {
+        Box::pin(self.0.is_cached(blob))
+    }
 }
 
 struct OwnRepository {
@@ -455,14 +461,11 @@ impl Contents for OwnRepository {
         reference: Option<&'a Reference>,
     ) -> BoxFuture<'a, Result<Document, SourceError>> {
         Box::pin(async move {
-            let reference = reference.ok_or_else(|| SourceError::invalid("no tag and no digest"))?;
+            let reference =
+                reference.ok_or_else(|| SourceError::invalid("no tag and no digest"))?;
             let found = self.reader.manifest(&self.registry, &self.repository, reference).await;
             let found = found.map_err(unreadable)?;
-            Ok(Document {
-                digest: found.digest,
-                media_type: found.media_type,
-                bytes: found.bytes,
-            })
+            Ok(Document { digest: found.digest, media_type: found.media_type, bytes: found.bytes })
         })
     }
 

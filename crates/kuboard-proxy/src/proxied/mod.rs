@@ -193,6 +193,11 @@ impl Proxied {
         Some(Mountable { size, body: leased.body(0..size) })
     }
 
+    /// Whether a blob is in the cache.
+    pub(crate) async fn has_cached(&self, digest: &Digest) -> bool {
+        self.cache.stat(digest).await.is_some()
+    }
+
     /// Downloads under way.
     pub(crate) fn fills_running(&self) -> usize {
         self.fills.count()

@@ -378,7 +378,10 @@ impl Engine {
             return Ok(true);
         }
         for layer in &job.layers {
-            if self.passing.is_indexing(layer) || self.passing.has_inventory(layer).await {
+            if self.passing.is_indexing(layer)
+                || self.passing.has_inventory(layer).await
+                || self.parts.repositories.is_cached(layer).await
+            {
                 return Ok(true);
             }
         }

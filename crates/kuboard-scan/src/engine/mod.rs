@@ -19,7 +19,7 @@ use arc_swap::ArcSwapOption;
 use kuboard_catalog::Catalog;
 use kuboard_feeds::database::Database;
 use kuboard_oci::{Digest, Reference, RepositoryName};
-use kuboard_rt::{Clock, Tasks};
+use kuboard_rt::{BoxFuture, Clock, Tasks};
 use kuboard_vuln::{
     Advisories, ImageIdentity, ImageInventory, Problem, Report, matching::MatchOptions,
 };
@@ -49,6 +49,12 @@ pub trait Repositories: Send + Sync + 'static {
         registry: &str,
         repository: &RepositoryName,
     ) -> Result<Arc<dyn Contents>, SourceError>;
+
+    /// Whether a blob is at hand, so that reading it costs no download.
+    fn is_cached<'a>(&'a self, blob: &'a Digest) -> BoxFuture<'a, bool> {
+        let _ = blob;
+        Box::pin(std::future::ready(false))
+    }
 }
 
 /// What an engine is made of.
@@ -256,7 +262,11 @@ impl Engine {
     pub async fn scan(&self, job: &ScanJob) -> Result<Report, ScanError> {
         let timer = self.parts.metrics.scan_seconds.start_timer();
         let (identity, inventory) = match self.inventory(&job.image).await {
-            Ok(Some(known)) if machine_problem(&known.1).is_none() => known,
+            // What was posted to the indexer's API is the poster's word: it has no configuration,
+            // and an image of a registry is read from there.
+            Ok(Some(known)) if machine_problem(&known.1).is_none() && known.0.config.is_some() => {
+                known
+            }
             Ok(_) => self.index(job).await?,
             Err(ScanError::Damaged(image)) => {
                 tracing::warn!(%image, "its stored inventory is damaged: it is read anew");

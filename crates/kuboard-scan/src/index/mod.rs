@@ -35,8 +35,8 @@ use kuboard_vuln::{LayerInventory, Problem};
 
 use crate::Indexer;
 use collect::Collector;
-pub use folder::index_folder;
 pub use config::{ConfigError, ImageConfig, MAX_CONFIG_BYTES, layer_references};
+pub use folder::index_folder;
 
 /// Counts up when the same bytes and the same indexers may give another inventory.
 const PIPELINE_VERSION: u32 = 1;
