@@ -8,7 +8,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http_body_util::BodyExt;
 use kuboard_api::{Config, ScanEngine, Webhook, WebhookTemplate, policy};
-use kuboard_catalog::Catalog;
+use kuboard_catalog::{Catalog, ImageName, Kind};
 use kuboard_feeds::{
     database::Generations,
     fetch::{Updater, UpdaterConfig},
@@ -22,7 +22,7 @@ use kuboard_scan::{
     delivery::{self, DeliveryParts, Pace, Receiver, Template},
     engine::{
         Engine, EngineMetrics, EngineParts, Exclusions, Heard, LayerObserver, Passing,
-        Repositories, Settled,
+        Repositories, SCAN, Settled,
     },
     index::{Indexers, Settings},
     inspect::Inspector,
@@ -88,6 +88,17 @@ impl Looking {
             blobs: vec![Arc::new(LayerObserver(self.passing.clone()))],
             manifests: vec![Arc::new(SeenBy(self.passing.clone()))],
         }
+    }
+
+    /// Hears of hosted images whose push was answered and whose scan was never asked for, because
+    /// the process was killed between the two.
+    pub(crate) fn catch_up(
+        &self,
+        ground: &Ground<'_>,
+        reader: Reader,
+    ) -> impl FnOnce(Shutdown) -> BoxFuture<'static, anyhow::Result<()>> + Send + 'static {
+        let (passing, catalog) = (self.passing.clone(), ground.catalog.clone());
+        move |stop| Box::pin(hosted_images(passing, catalog, reader, stop))
     }
 
     /// Makes the engine, and starts what of it the roles ask for.
@@ -237,6 +248,64 @@ fn receiver(webhook: &Webhook) -> anyhow::Result<Receiver> {
         severity_threshold: webhook.severity_threshold.as_deref().map(severity).transpose()?,
         authority: read("caFile", &webhook.ca_file)?.map(String::into_bytes),
     })
+}
+
+async fn hosted_images(
+    passing: Arc<Passing>,
+    catalog: Catalog,
+    reader: Reader,
+    stop: Shutdown,
+) -> anyhow::Result<()> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = catalog.repositories(Some(Kind::Hosted), after.as_deref(), 1000).await;
+        let page = page.unwrap_or_default();
+        let Some(last) = page.last().cloned() else { return Ok(()) };
+        for repository in page {
+            if stop.is_begun() {
+                return Ok(());
+            }
+            if let Err(error) = hosted_repository(&passing, &catalog, &reader, &repository).await {
+                tracing::warn!(repository, error = %format!("{error:#}"), "not looked through");
+            }
+        }
+        after = Some(last);
+    }
+}
+
+async fn hosted_repository(
+    passing: &Passing,
+    catalog: &Catalog,
+    reader: &Reader,
+    repository: &str,
+) -> anyhow::Result<()> {
+    let name: RepositoryName = repository.parse()?;
+    let mut after: Option<String> = None;
+    loop {
+        let tags = catalog.tags(repository, after.as_deref(), 1000).await?.unwrap_or_default();
+        let Some(last) = tags.last().cloned() else { return Ok(()) };
+        for tag in tags {
+            let Some(row) = catalog.resolve(repository, &tag.parse()?).await? else { continue };
+            let known = ImageName {
+                registry: String::new(),
+                repository: repository.to_owned(),
+                tag: tag.clone(),
+            };
+            // Named first, asked for second: a kill may have come between these, too.
+            if catalog.image_named(&known).await? == Some(row.digest)
+                && (catalog.image_indexer(&row.digest).await?.is_some()
+                    || catalog.last_job(SCAN, &row.digest.to_string()).await?.is_some())
+            {
+                continue;
+            }
+            let manifest = reader.manifest("", &name, &Reference::Digest(row.digest)).await?;
+            let seen = ("", repository, tag.as_str());
+            passing.manifest(seen, &row.digest, &manifest.media_type, &manifest.bytes);
+            // The engine's ear holds a bounded number.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        after = Some(last);
+    }
 }
 
 /// Tells the scan engine of manifests.

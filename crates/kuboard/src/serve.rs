@@ -80,6 +80,7 @@ async fn run(config: Config, roles: &[Role]) -> anyhow::Result<ExitCode> {
         let registry = room.handler();
         if let Some(looking) = looking {
             let ground = ground(&config, &opened, &scope);
+            scope.spawn("hosted images", looking.catch_up(&ground, room.reader()));
             let repositories = Arc::new(OwnRepositories(room.reader()));
             apis = looking.start(&ground, repositories, metrics.registry(), &mut scope, roles)?;
         }

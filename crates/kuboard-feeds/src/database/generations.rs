@@ -19,22 +19,25 @@ pub struct Generations {
 }
 
 impl Generations {
-    /// Opens the folder, makes it if need be, and clears away what a killed process left.
+    /// Opens the folder, makes it if need be. Others may be using it, or building in it.
     ///
     /// # Errors
     /// When it cannot be made or read.
     pub fn open(folder: &Path) -> Result<Self, DatabaseError> {
         let io = |err| DatabaseError::io(folder, err);
         fs::create_dir_all(folder).map_err(io)?;
-        for entry in fs::read_dir(folder).map_err(io)? {
-            let path = entry.map_err(io)?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let is_left = [".building-", ".importing-", ".current-"];
-            if is_left.iter().any(|prefix| name.starts_with(prefix)) {
-                remove(&path)?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// Removes what a killed update left. Only for whoever holds the lock of updates: what is
+    /// being built looks the same.
+    pub(crate) fn sweep(&self) {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(".building-") {
+                // It takes room and does no other harm.
+                let _gone = fs::remove_file(entry.path());
             }
         }
-        Ok(Self { folder: folder.to_owned() })
     }
 
     /// The folder, also for scratch files of a [`super::Builder`].

@@ -150,6 +150,7 @@ impl Updater {
             damaged: BTreeSet::new(),
         };
         self.sweep();
+        self.generations.sweep();
         loop {
             let previous = self.sound(&run.damaged);
             let damaged = previous.as_ref().map(|previous| previous.generation());

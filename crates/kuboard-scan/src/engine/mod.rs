@@ -279,6 +279,7 @@ impl Engine {
         let identity = named(identity, job);
         let report = self.matched(identity, inventory).await?;
         self.publish(&job.image, &report).await?;
+        self.publish_other_names(&job.image, &report).await?;
         self.catch_up(&job.image, report.database.generation).await?;
         timer.observe_duration();
         match failed {

@@ -73,6 +73,8 @@ struct Table {
     told: HashMap<String, Told>,
     order: VecDeque<(String, u64)>,
     told_so_far: u64,
+    /// By repository and image, the tag that it was lately seen under.
+    tags: HashMap<String, String>,
 }
 
 struct Told {
@@ -125,8 +127,10 @@ impl Passing {
         media_type: &str,
         bytes: &Bytes,
     ) {
-        let (registry, repository, tag) = name;
-        if !self.is_news(key(name, digest), digest) {
+        // Clients ask for a tag, and then for the same image by its digest: that is one pull.
+        let tag = self.tag_of(name, digest);
+        let (registry, repository, tag) = (name.0, name.1, tag.as_str());
+        if !self.is_news(key((registry, repository, tag), digest), digest) {
             return;
         }
         let declared = Some(media_type).filter(|declared| !declared.is_empty());
@@ -143,6 +147,26 @@ impl Passing {
             layers: manifest.layers.iter().map(|layer| layer.digest).collect(),
         };
         self.tell(seen);
+    }
+
+    /// The tag that was asked for, or the one under which this image was lately seen there.
+    fn tag_of(&self, (registry, repository, tag): (&str, &str, &str), image: &Digest) -> String {
+        let place = key((registry, repository, ""), image);
+        let mut table = self.table.lock();
+        if tag.is_empty() {
+            // Only while the tag still means this image.
+            let tag = table.tags.get(&place).filter(|tag| {
+                let told = table.told.get(&key((registry, repository, tag.as_str()), image));
+                told.is_some_and(|told| told.image == *image)
+            });
+            return tag.cloned().unwrap_or_default();
+        }
+        if table.tags.len() >= REMEMBERED {
+            // Whoever is pulling just now is told of twice, and that is all.
+            table.tags.clear();
+        }
+        table.tags.insert(place, tag.to_owned());
+        tag.to_owned()
     }
 
     /// Tells the engine. Where that can't be, the image is news again at its next pull.

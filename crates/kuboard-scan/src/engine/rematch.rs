@@ -173,6 +173,29 @@ impl Engine {
         Ok(())
     }
 
+    /// Tells of a report under the image's further names: asked for under several, it is scanned
+    /// once.
+    pub(super) async fn publish_other_names(
+        &self,
+        image: &Digest,
+        report: &Report,
+    ) -> Result<(), ScanError> {
+        for named in self.parts.catalog.image_names(image).await? {
+            let name = named.name;
+            let subject = subject_of(&name.registry, &name.repository, &name.tag, image);
+            if subject == report.image.name || self.parts.exclusions.covers(&name.registry) {
+                continue;
+            }
+            let mut other = report.clone();
+            other.image.name = subject;
+            other.image.registry = name.registry;
+            other.image.repository = name.repository;
+            other.image.tag = name.tag;
+            self.publish_name(image, &other).await?;
+        }
+        Ok(())
+    }
+
     /// The stored report on an image.
     ///
     /// # Errors

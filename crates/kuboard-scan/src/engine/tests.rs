@@ -291,7 +291,8 @@ async fn a_tag_that_means_another_image_or_the_last_one_again_is_news() {
         ("1", a, false),
         ("1", b, true),
         ("1", a, true),
-        ("", a, true),
+        // The same pull by digest; another image by digest is one of its own.
+        ("", a, false),
         ("", b, true),
         ("", a, false),
     ] {

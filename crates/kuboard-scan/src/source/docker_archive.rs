@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use kuboard_oci::{Digest, Manifest, media_type};
+use kuboard_oci::{Digest, ImageReference, Manifest, media_type};
 use kuboard_rt::BoxFuture;
 use kuboard_vuln::{ImageIdentity, LayerReference};
 use serde::Deserialize;
@@ -56,7 +56,10 @@ pub fn open_docker_archive(
         .map_err(|error| SourceError::invalid(format!("manifest.json: {error}")))?;
     let names = |entry: &Entry| entry.repo_tags.clone().unwrap_or_default();
     let entry = match tag {
-        Some(tag) => entries.iter().find(|entry| names(entry).iter().any(|name| name == tag)),
+        Some(tag) => {
+            let is_meant = |name: &String| name == tag || is_same_name(name, tag);
+            entries.iter().find(|entry| names(entry).iter().any(is_meant))
+        }
         None if entries.len() > 1 => {
             let all: Vec<String> = entries.iter().flat_map(names).collect();
             return Err(SourceError::not_an_image(format!(
@@ -91,6 +94,14 @@ pub fn open_docker_archive(
     identity.labels = labels;
     let content = Arc::new(Members { tar, names: entry.layers.clone() });
     Ok(Image { identity, layers, content })
+}
+
+/// Whether both mean the same in full: tools write `docker.io/library/` or leave it out.
+fn is_same_name(one: &str, other: &str) -> bool {
+    match (one.parse::<ImageReference>(), other.parse::<ImageReference>()) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => false,
+    }
 }
 
 /// A manifest as a registry would hold it, so that layers and history are joined in one place.
