@@ -11,8 +11,11 @@ use std::io::Write;
 use anyhow::Result;
 use serde_json::Value;
 
+pub mod command;
 pub mod conformance;
+pub mod packed;
 pub mod programs;
+pub mod service;
 
 /// Notes a figure of this run: printed, and appended to `$KUBOARD_FIGURES` if that is set, from
 /// where `cargo xtask test` shows it again at its end.
