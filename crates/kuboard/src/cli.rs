@@ -20,7 +20,7 @@ pub(crate) enum Command {
     Up(UpArgs),
     /// Start chosen roles, as a cluster does
     Serve(ServeArgs),
-    /// Find known vulnerabilities in an image, archive, folder or SBOM (exit code 3: threshold reached)
+    /// Find known vulnerabilities in an image, archive, folder or bill of materials
     Scan(ScanArgs),
     /// Write the bill of materials of an image
     Sbom(SbomArgs),
