@@ -28,7 +28,11 @@ fn metrics_are_clean_and_count() -> Result<()> {
     let upstream = FakeUpstream::start()?;
     let image = Image::oci(1, &[500_000])?;
     upstream.put("team/app", "v1", &image);
-    let kuboard = Kuboard::builder().upstream("up.test", &upstream.url()).start()?;
+    // The scanner reads what it scans the way of a pull, and would be counted with the clients.
+    let kuboard = Kuboard::builder()
+        .config("[scan]\nenable = false\n")
+        .upstream("up.test", &upstream.url())
+        .start()?;
     promtool(&kuboard.get("/metrics")?.text())?;
     let hosted = Image::oci(2, &[300_000])?;
     kuboard.client().push("team/app", "v1", &hosted)?;
