@@ -4,16 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Package, Reference, Severity, SeverityScore, Status};
 
-/// Whether there is something to update to.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FixState {
-    /// A version that fixes it is known.
-    Available,
-    /// None is known.
-    None,
-}
-
 /// The Exploit Prediction Scoring System's figures, in 1/100000.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Epss {

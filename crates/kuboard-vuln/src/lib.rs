@@ -25,7 +25,7 @@ pub mod vex;
 pub use advisory::{Advisory, Affected, Bound, Qualifiers, Range, Reference, Status};
 pub use conditions::Conditions;
 pub use distribution::Distribution;
-pub use finding::{Epss, Finding, FixState, Suppressed, Suppression};
+pub use finding::{Epss, Finding, Suppressed, Suppression};
 pub use inventory::{
     FileRecord, ImageInventory, LayerInventory, LayerReference, PlacedPackage, Problem,
 };
