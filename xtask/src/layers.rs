@@ -30,7 +30,7 @@ pub(crate) const ROOMS: &[Room] = &[
     room("kuboard-scan",       3, &["oci", "rt", "catalog", "feeds", "registry", "store", "vuln"]),
     room("kuboard-proxy",      4, &["oci", "rt", "api", "p2p", "store", "registry", "catalog"]),
     room("kuboard-federation", 4, &["oci", "rt", "api", "registry", "catalog"]),
-    room("kuboard-operator",   4, &["oci", "rt", "api", "vuln", "catalog"]),
+    room("kuboard-operator",   4, &["oci", "rt", "api", "vuln", "registry", "catalog"]),
     room("kuboard-admission",  4, &["oci", "rt", "api", "vuln", "sign", "registry", "catalog"]),
     room("kuboard-console",    4, &["oci", "rt", "api", "vuln", "catalog"]),
     room("kuboard-advisor",    4, &["oci", "rt", "vuln", "registry"]),

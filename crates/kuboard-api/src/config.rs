@@ -31,6 +31,11 @@ section! {
         "scan" => scan: Scan = Scan::default(),
         /// Advisories: where they come from and how often.
         "advisories" => advisories: Advisories = Advisories::default(),
+        /// How the Kubernetes API is reached, by the roles `operator` and `admission` and by access
+        /// through Kubernetes RBAC.
+        "kubernetes" => kubernetes: Kubernetes = Kubernetes::default(),
+        /// The webhook that judges pods.
+        "admission" => admission: Admission = Admission::default(),
         /// Who is told of scans, one table each.
         "webhook" => webhook: Vec<Webhook> = Vec::new(),
         /// Logging.
@@ -160,6 +165,8 @@ section! {
         /// Empty for SQLite in `dataDir`, else `sqlite:///path/catalog.db` or
         /// `postgres://user:password@host/database`. A password in it is never shown.
         "url" => url: CatalogUrl = CatalogUrl::default(),
+        /// File with the URL instead, for one with a password in it.
+        "urlFile" => url_file: Option<PathBuf> = None,
     }
 }
 
@@ -167,8 +174,8 @@ section! {
     /// Users of `htpasswd` may do everything; access keys are scoped to repositories and actions.
     pub struct Access {
         /// What callers without credentials may do: nothing, pull and list, or everything.
-        /// Unset: `push` on a loopback address without `htpasswd`, `none` with `htpasswd`; on any
-        /// other address it must be said.
+        /// Unset: `push` on a loopback address without users, `none` with users (`htpasswd` or
+        /// `kubernetes`); on any other address without users it must be said.
         "anonymous" => anonymous: Option<Anonymous> = None,
         /// File with `user:hash` lines as `htpasswd -B` writes them (bcrypt only); read again when
         /// it changes.
@@ -176,6 +183,22 @@ section! {
         /// File with the Ed25519 key that signs tokens, made on first start. Unset means
         /// `token-key.pem` in `dataDir`. Replicas must share it.
         "tokenKey" => token_key: Option<PathBuf> = None,
+        /// Callers with service-account tokens, whose rights are Kubernetes RBAC's.
+        "kubernetes" => kubernetes: AccessKubernetes = AccessKubernetes::default(),
+    }
+}
+
+section! {
+    /// A service-account token for `audience` is taken as a password (under any user name) and as
+    /// a bearer token. What it may do is what RBAC allows on `repositories` in the API group
+    /// `registry.kuboard.cn`: `get` to pull, `create` to push, `delete`, and `list` for the list
+    /// of repositories.
+    pub struct AccessKubernetes {
+        /// Take such tokens. The registry's own service account must be allowed to create
+        /// TokenReviews and SubjectAccessReviews (ClusterRole `system:auth-delegator`).
+        "enable" => enable: bool = false,
+        /// The audience that tokens must be for. Kubelets ask for tokens for the same one.
+        "audience" => audience: String = crate::names::AUDIENCE.to_owned(),
     }
 }
 
@@ -243,6 +266,45 @@ section! {
         "pskFile" => psk_file: Option<PathBuf> = None,
         /// How it reaches this registry, such as `http://registry-cache:5000`.
         "registryUrl" => registry_url: Option<HttpUrl> = None,
+    }
+}
+
+section! {
+    /// The Kubernetes API. Without `kubeconfig`, the service account of the pod is used.
+    pub struct Kubernetes {
+        /// File with the address and credentials of the API server.
+        "kubeconfig" => kubeconfig: Option<PathBuf> = None,
+        /// Namespace that Kuboard runs in; its pods are never judged.
+        "namespace" => namespace: String = crate::names::NAMESPACE.to_owned(),
+        /// Namespaces whose pods are never judged, beside that one, kube-system, kube-public and
+        /// kube-node-lease.
+        "excludedNamespaces" => excluded_namespaces: Vec<String> = Vec::new(),
+    }
+}
+
+section! {
+    /// The role `admission`: pods that want to run images are judged by the policies.
+    pub struct Admission {
+        /// Address to listen on for the API server, with TLS; the certificate makes itself.
+        "listen" => listen: ListenAddress = ListenAddress(([0, 0, 0, 0], 9443).into()),
+        /// The Service by which the API server reaches it, in Kuboard's namespace.
+        "service" => service: String = "kuboard-admission".to_owned(),
+        /// Where the API server reaches it instead of by the Service, such as
+        /// `https://127.0.0.1:9443`.
+        "webhookUrl" => webhook_url: Option<HttpUrl> = None,
+        /// Arm the webhook by itself, once it has answered a test through the API server. Without
+        /// it, `kuboard admission arm` does so.
+        "arm" => arm: bool = true,
+        /// Replace tags by digests in pods, so that all replicas run the same bytes.
+        "pinDigests" => pin_digests: bool = false,
+        /// Platforms of the nodes, as `linux/amd64`: of a multi-platform image these count. None
+        /// means the platform of this machine.
+        "platforms" => platforms: Vec<String> = Vec::new(),
+        /// Names by which nodes reach this registry, beside `server.externalUrl` and the loopback
+        /// addresses: `registry.internal:5000`. Images under them are those of this registry.
+        "registryHosts" => registry_hosts: Vec<String> = Vec::new(),
+        /// How long decisions are kept.
+        "keepDecisionsDays" => keep_decisions: Days = Days::of(30),
     }
 }
 

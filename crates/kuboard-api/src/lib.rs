@@ -1,5 +1,5 @@
 //! kuboard.toml: its schema, its defaults, what is wrong with a file and how to mend it, and the
-//! upstream rules that follow from it.
+//! upstream rules that follow from it; the kinds of objects in a cluster, and what they mean.
 //!
 //! Pure: nothing here reads files, dials or looks at the clock, but for [`policy::load`], which
 //! reads a folder. The binary reads the text and hands it in; every other crate sees values of
@@ -13,9 +13,12 @@ mod schema;
 
 mod built_in;
 mod config;
+pub mod crd;
+pub mod desired;
 mod duration;
 mod error;
 mod globs;
+pub mod names;
 mod parse;
 pub mod policy;
 pub mod reference;
@@ -25,10 +28,10 @@ mod upstream;
 mod validate;
 
 pub use config::{
-    Access, Acme, AcmeChallenge, Advisories, Anonymous, Cache, Catalog, Config, CredentialKind,
-    Credentials, Defaults, ExternalClair, Gc, Limits, Log, LogFormat, Mirrors, Proxy, Scan,
-    ScanApi, ScanEngine, Server, Storage, Tls, TlsMode, Upstream, Visibility, Webhook,
-    WebhookTemplate,
+    Access, AccessKubernetes, Acme, AcmeChallenge, Admission, Advisories, Anonymous, Cache, Catalog,
+    Config, CredentialKind, Credentials, Defaults, ExternalClair, Gc, Kubernetes, Limits, Log, LogFormat,
+    Mirrors, Proxy, Scan, ScanApi, ScanEngine, Server, Storage, Tls, TlsMode, Upstream, Visibility,
+    Webhook, WebhookTemplate,
 };
 pub use duration::{Days, Gigabytes, Minutes, Seconds};
 pub use error::{ConfigError, Problem};

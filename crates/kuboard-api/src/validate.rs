@@ -26,7 +26,8 @@ impl Config {
     /// on a loopback address without users, else nothing.
     pub fn anonymous(&self) -> Anonymous {
         self.access.anonymous.unwrap_or({
-            let open = self.server.listen.0.ip().is_loopback() && self.access.htpasswd.is_none();
+            let users = self.access.htpasswd.is_some() || self.access.kubernetes.enable;
+            let open = self.server.listen.0.ip().is_loopback() && !users;
             if open { Anonymous::Push } else { Anonymous::None }
         })
     }
@@ -226,6 +227,12 @@ impl Config {
     }
 
     fn check_storage(&self, problems: &mut Vec<Problem>) {
+        if self.catalog.url_file.is_some() && !self.catalog.url.expose().is_empty() {
+            problems.push(
+                Problem::at("catalog.urlFile", "the catalogue has two addresses")
+                    .hint("remove url, or urlFile"),
+            );
+        }
         let storage = &self.storage;
         let known = ["s3://", "gs://", "az://"];
         let url = storage.url.as_str();
@@ -259,7 +266,8 @@ impl Config {
         let mut problems = Vec::new();
         let server = &self.server;
         let listen = server.listen.0;
-        let said = self.access.anonymous.is_some() || self.access.htpasswd.is_some();
+        let users = self.access.htpasswd.is_some() || self.access.kubernetes.enable;
+        let said = self.access.anonymous.is_some() || users;
         if !listen.ip().is_loopback() && !said {
             problems.push(
                 Problem::at(

@@ -7,6 +7,7 @@
 mod advisory;
 pub mod conditions;
 mod distribution;
+mod facts;
 mod finding;
 mod inventory;
 pub mod life_cycle;
@@ -25,6 +26,7 @@ pub mod vex;
 pub use advisory::{Advisory, Affected, Bound, Qualifiers, Range, Reference, Status};
 pub use conditions::Conditions;
 pub use distribution::Distribution;
+pub use facts::{Fact, ImageFacts, Known};
 pub use finding::{Epss, Finding, Suppressed, Suppression};
 pub use inventory::{
     FileRecord, ImageInventory, LayerInventory, LayerReference, PlacedPackage, Problem,

@@ -1,4 +1,4 @@
-//! Policies of a folder: YAML files with any number of documents. A folder as Kubernetes mounts a
+//! Policies and exemptions of a folder: YAML files with any number of documents. A folder as Kubernetes mounts a
 //! ConfigMap, in which files are links, is read as well; links that lead out of it are not
 //! followed.
 
@@ -9,12 +9,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, de::DeserializeOwned, de::IgnoredAny};
 
 use super::{
-    API_VERSION, ClusterImageScanPolicy, ImageScanPolicy, Policy, Scope, check::shortened,
+    API_VERSION, Exemption, ImageScanPolicySpec, Metadata, Policy, Scope, check::shortened,
 };
-use crate::error::Problem;
+use crate::{
+    crd::{ImageExemptionSpec, unknown_fields},
+    error::Problem,
+};
 
 /// Bytes of one file.
 const MAX_FILE: u64 = 1 << 20;
@@ -32,7 +35,18 @@ pub struct Loaded {
     pub policy: Policy,
 }
 
-/// A document that is no policy.
+/// An exemption and where it stood.
+#[derive(Clone, Debug)]
+pub struct LoadedExemption {
+    /// The file.
+    pub file: PathBuf,
+    /// The line its document begins at, from 1.
+    pub line: usize,
+    /// The exemption. Whether it ends too late was not looked at: that takes the time of day.
+    pub exemption: Exemption,
+}
+
+/// A document that is neither a policy nor an exemption.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// The file.
@@ -48,6 +62,8 @@ pub struct Skipped {
 pub struct Folder {
     /// Policies, by file and line.
     pub policies: Vec<Loaded>,
+    /// Exemptions, by file and line.
+    pub exemptions: Vec<LoadedExemption>,
     /// Objects of other kinds.
     pub skipped: Vec<Skipped>,
 }
@@ -69,6 +85,10 @@ pub struct PolicyError {
 }
 
 impl PolicyError {
+    pub(crate) fn new(problems: Vec<PolicyProblem>) -> Self {
+        Self { problems }
+    }
+
     /// What is wrong; never empty.
     #[must_use]
     pub fn problems(&self) -> &[PolicyProblem] {
@@ -173,8 +193,44 @@ fn read(dir: &Path, file: &Path) -> Result<String, Problem> {
 struct Reading {
     folder: Folder,
     problems: Vec<PolicyProblem>,
-    /// Where a policy of that kind and name stood.
-    names: BTreeMap<(Scope, String), (PathBuf, usize)>,
+    /// Where an object of that kind and name stood.
+    names: BTreeMap<(&'static str, String), (PathBuf, usize)>,
+}
+
+/// The kinds that are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Policy(Scope),
+    Exemption,
+}
+
+impl Kind {
+    const ALL: [Self; 3] =
+        [Self::Policy(Scope::Namespace), Self::Policy(Scope::Cluster), Self::Exemption];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Policy(scope) => scope.kind(),
+            Self::Exemption => "ImageExemption",
+        }
+    }
+}
+
+/// What a document holds.
+enum Found {
+    Policy(Box<Policy>),
+    Exemption(Box<Exemption>),
+}
+
+/// An object whose metadata and spec are read.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", bound(deserialize = "S: Deserialize<'de>"))]
+struct Object<S> {
+    metadata: Metadata,
+    spec: S,
+    /// What a cluster reports about it.
+    #[serde(default, rename = "status")]
+    _status: Option<IgnoredAny>,
 }
 
 /// What every object says of itself.
@@ -195,7 +251,7 @@ impl Reading {
     fn end(self) -> Result<Folder, PolicyError> {
         match self.problems.is_empty() {
             true => Ok(self.folder),
-            false => Err(PolicyError { problems: self.problems }),
+            false => Err(PolicyError::new(self.problems)),
         }
     }
 
@@ -207,8 +263,8 @@ impl Reading {
             if count >= MAX_COUNT {
                 return self.add(file, Problem::at("", format!("more than {MAX_COUNT} documents")));
             }
-            match document.policy() {
-                Ok(Some(policy)) => self.take(file, &document, policy),
+            match document.object() {
+                Ok(Some(found)) => self.take(file, &document, found),
                 Ok(None) => {}
                 Err(Wrong::Other(what)) => {
                     let skipped = Skipped { file: file.to_owned(), line: document.line(), what };
@@ -223,20 +279,32 @@ impl Reading {
         }
     }
 
-    fn take(&mut self, file: &Path, document: &Document<'_>, policy: Policy) {
+    fn take(&mut self, file: &Path, document: &Document<'_>, found: Found) {
         let line = document.line();
-        let name = policy.name();
-        if let Some((before, at)) = self.names.get(&(policy.scope, name.clone())) {
-            let fact = format!("{} {name} stands in {}:{at} too", policy.scope, before.display());
+        let (kind, name) = match &found {
+            Found::Policy(policy) => (policy.scope.kind(), policy.name()),
+            Found::Exemption(exemption) => (Kind::Exemption.name(), exemption.full_name()),
+        };
+        if let Some((before, at)) = self.names.get(&(kind, name.clone())) {
+            let fact = format!("{kind} {name} stands in {}:{at} too", before.display());
             let problem = Problem::at("metadata.name", fact).hint("give one of them another name");
             return self.add(file, document.placed(problem));
         }
-        self.names.insert((policy.scope, name), (file.to_owned(), line));
-        self.folder.policies.push(Loaded { file: file.to_owned(), line, policy });
+        let file = file.to_owned();
+        self.names.insert((kind, name), (file.clone(), line));
+        match found {
+            Found::Policy(policy) => {
+                self.folder.policies.push(Loaded { file, line, policy: *policy });
+            }
+            Found::Exemption(exemption) => {
+                let exemption = LoadedExemption { file, line, exemption: *exemption };
+                self.folder.exemptions.push(exemption);
+            }
+        }
     }
 }
 
-/// Why a document is no policy.
+/// Why nothing was taken from a document.
 enum Wrong {
     /// It is something else, which is fine.
     Other(String),
@@ -276,7 +344,7 @@ impl Document<'_> {
     }
 
     /// `None`: nothing stands in it.
-    fn policy(&self) -> Result<Option<Policy>, Wrong> {
+    fn object(&self) -> Result<Option<Found>, Wrong> {
         let is_empty = |line: &str| {
             let line = line.trim();
             line.is_empty() || line.starts_with(['#', '%']) || line == "..."
@@ -285,50 +353,70 @@ impl Document<'_> {
             return Ok(None);
         }
         let head: Head = self.read()?;
-        let scope = self.scope(&head)?;
-        let (metadata, spec) = match scope {
-            Scope::Namespace => {
-                let read: ImageScanPolicy = self.read()?;
-                (read.metadata, read.spec)
+        let kind = self.kind(&head)?;
+        let found = match kind {
+            Kind::Policy(scope) => {
+                let object: Object<ImageScanPolicySpec> = self.read()?;
+                self.refuse_unknown(kind)?;
+                let checked = Policy::check(scope, object.metadata, &object.spec);
+                Found::Policy(Box::new(self.told(checked)?))
             }
-            Scope::Cluster => {
-                let read: ClusterImageScanPolicy = self.read()?;
-                (read.metadata, read.spec)
+            Kind::Exemption => {
+                let object: Object<ImageExemptionSpec> = self.read()?;
+                self.refuse_unknown(kind)?;
+                let checked = Exemption::undated(object.metadata, &object.spec);
+                Found::Exemption(Box::new(self.told(checked)?))
             }
         };
-        let checked = Policy::check(scope, metadata, &spec);
-        checked.map(Some).map_err(|problems| {
+        Ok(Some(found))
+    }
+
+    /// An API server would say that it does not know a field; here nobody else does.
+    fn refuse_unknown(&self, kind: Kind) -> Result<(), Wrong> {
+        let problems = unknown_fields(kind.name(), &self.read()?);
+        match problems.is_empty() {
+            true => Ok(()),
+            false => self.told(Err(problems)),
+        }
+    }
+
+    fn told<T>(&self, checked: Result<T, Vec<Problem>>) -> Result<T, Wrong> {
+        checked.map_err(|problems| {
             Wrong::Problems(problems.into_iter().map(|problem| self.placed(problem)).collect())
         })
     }
 
-    fn scope(&self, head: &Head) -> Result<Scope, Wrong> {
+    fn kind(&self, head: &Head) -> Result<Kind, Wrong> {
         let wrong = |problem: Problem| Err(Wrong::Problems(vec![self.placed(problem)]));
         let (group, version) = head.api_version.split_once('/').unwrap_or(("", &head.api_version));
-        let scopes = [Scope::Namespace, Scope::Cluster];
-        let known = scopes.into_iter().find(|scope| scope.kind() == head.kind);
-        let near = scopes.into_iter().find(|scope| {
-            head.kind.len() < 64 && strsim::damerau_levenshtein(scope.kind(), &head.kind) <= 3
+        let known = Kind::ALL.into_iter().find(|kind| kind.name() == head.kind);
+        let near = Kind::ALL.into_iter().find(|kind| {
+            head.kind.len() < 64 && strsim::damerau_levenshtein(kind.name(), &head.kind) <= 3
         });
         match (group, known) {
-            ("kuboard.cn", Some(scope)) if version == "v1alpha1" => Ok(scope),
+            ("kuboard.cn", Some(kind)) if version == "v1alpha1" => Ok(kind),
             (_, Some(_)) => wrong(
                 Problem::at("apiVersion", format!("not \"{}\"", shortened(&head.api_version)))
                     .hint(format!("write apiVersion: {API_VERSION}")),
             ),
             ("kuboard.cn", None) if let Some(near) = near => wrong(
                 Problem::at("kind", format!("no such kind: \"{}\"", shortened(&head.kind)))
-                    .hint(format!("did you mean {near}?")),
+                    .hint(format!("did you mean {}?", near.name())),
             ),
             _ if head.api_version.is_empty() || head.kind.is_empty() => wrong(
                 Problem::at("", "apiVersion or kind is missing")
                     .hint(format!("write apiVersion: {API_VERSION} and kind: ImageScanPolicy")),
             ),
             // Policies could hide in it.
-            _ if head.kind == "List" || head.kind.ends_with("PolicyList") => wrong(
-                Problem::at("kind", "lists are not read")
-                    .hint("write the items as documents of their own, with --- between them"),
-            ),
+            _ if head.kind == "List"
+                || head.kind.ends_with("PolicyList")
+                || head.kind.ends_with("ExemptionList") =>
+            {
+                wrong(
+                    Problem::at("kind", "lists are not read")
+                        .hint("write the items as documents of their own, with --- between them"),
+                )
+            }
             _ => Err(Wrong::Other(shortened(&format!("{} {}", head.api_version, head.kind)))),
         }
     }

@@ -15,9 +15,13 @@
 //! ```
 //!
 //! [`load`] reads a folder, [`parse`] one text; both check everything and say where what is wrong.
+//! Objects of a cluster go through [`Policy::from_object`], [`Policy::from_cluster_object`] and
+//! [`Exemption::from_object`].
 
+mod admission;
 mod check;
 mod cron;
+mod exemption;
 mod load;
 mod schedule;
 #[cfg(test)]
@@ -25,56 +29,29 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
+pub use admission::{Admission, Mode, OnError, OnUnscanned, Requirement, Selector};
 pub use check::{Policy, Threshold};
-pub use load::{Folder, Loaded, PolicyError, PolicyProblem, Skipped, load, parse};
+pub use exemption::{Exemption, MAX_AHEAD_MS};
+pub use load::{
+    Folder, Loaded, LoadedExemption, PolicyError, PolicyProblem, Skipped, load, parse,
+};
 pub use schedule::{Schedule, ScheduleError};
+
+pub use crate::crd::ImageScanPolicySpec;
 
 /// Group and version of the objects.
 pub const API_VERSION: &str = "kuboard.cn/v1alpha1";
 
-/// A policy of one namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ImageScanPolicy {
-    /// [`API_VERSION`].
-    pub api_version: String,
-    /// `ImageScanPolicy`.
-    pub kind: String,
-    /// Its name.
-    pub metadata: Metadata,
-    /// What it says.
-    pub spec: ImageScanPolicySpec,
-    /// What a cluster reports about it; not read.
-    #[serde(default, skip_serializing)]
-    pub status: Ignored,
-}
-
-/// A policy of the whole cluster: the same, without a namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ClusterImageScanPolicy {
-    /// [`API_VERSION`].
-    pub api_version: String,
-    /// `ClusterImageScanPolicy`.
-    pub kind: String,
-    /// Its name.
-    pub metadata: Metadata,
-    /// What it says.
-    pub spec: ImageScanPolicySpec,
-    /// What a cluster reports about it; not read.
-    #[serde(default, skip_serializing)]
-    pub status: Ignored,
-}
-
-/// Which policy it is. Other metadata of a cluster is passed over.
+/// Which object it is. Other metadata of a cluster is passed over.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
     /// Name, unique for its kind in its namespace.
     pub name: String,
-    /// Namespace, of an `ImageScanPolicy`.
+    /// Namespace, of a kind that has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
     /// Labels.
@@ -82,42 +59,13 @@ pub struct Metadata {
     pub labels: BTreeMap<String, String>,
 }
 
-/// What a policy says. Everything is optional.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ImageScanPolicySpec {
-    /// The least severity that counts: `LOW`, `MEDIUM`, `HIGH` or `CRITICAL`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub severity_threshold: Option<String>,
-    /// Findings that no known version fixes do not count.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub ignore_unfixed: bool,
-    /// Registries whose images are left alone, as globs over the host: `*.internal.corp`. A port
-    /// need not be named.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub exclude_registries: Vec<String>,
-    /// Images it is about, as globs over `registry/repository` or `registry/repository:tag`; `*`
-    /// is a part of one component, `**` any number of them. None means all.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub images: Vec<String>,
-    /// When images are scanned again, in five fields of cron.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub schedule: Option<String>,
-    /// Time zone of `schedule`, such as `Asia/Shanghai`; unset is UTC.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub time_zone: Option<String>,
-    /// Keep the policy and do nothing by it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub suspended: bool,
-}
-
-/// Any value, passed over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ignored;
-
-impl<'de> Deserialize<'de> for Ignored {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        serde::de::IgnoredAny::deserialize(from).map(|_| Self)
+impl From<&ObjectMeta> for Metadata {
+    fn from(metadata: &ObjectMeta) -> Self {
+        Self {
+            name: metadata.name.clone().unwrap_or_default(),
+            namespace: metadata.namespace.clone(),
+            labels: metadata.labels.clone().unwrap_or_default(),
+        }
     }
 }
 
