@@ -4,7 +4,8 @@ use kuboard_testkit::postgres::Postgres;
 use sqlx::AssertSqlSafe;
 
 use crate::{
-    Catalog, Dialect, blobs, cached, keys, manifests, pins, repositories, sweep, tags, untagged,
+    Catalog, DecisionFilter, Dialect, blobs, cached, decisions, inventories, keys, manifests, pins, repositories,
+    sweep, tags, untagged,
 };
 
 /// Statements with the types of their parameters: t(ext), i(nteger), a(rray of text).
@@ -54,8 +55,20 @@ fn statements(dialect: Dialect) -> Vec<(&'static str, String)> {
         ("ttttii", keys::ADD),
         ("t", keys::KEY),
         ("t", keys::REMOVE),
+        ("", inventories::NEXT_CHANGE),
+        ("ii", inventories::CHANGES),
+        ("t", inventories::REPORT),
+        ("i", decisions::PRUNE),
+        ("i", decisions::PRUNE_MORE),
     ];
+    let listed = |namespace, outcome| {
+        decisions::list_statement(&DecisionFilter { namespace, outcome, ..DecisionFilter::default() })
+    };
     let made = [
+        ("iii", listed("", "")),
+        ("iiti", listed("x", "")),
+        ("iiti", listed("", "x")),
+        ("iitti", listed("x", "x")),
         ("ia", cached::link_all(dialect)),
         ("ia", manifests::missing_blobs(dialect)),
         ("ia", manifests::missing_manifests(dialect)),

@@ -132,14 +132,14 @@ impl Catalog {
                     return Ok(false);
                 }
             }
-            if let Some(report) = report {
-                inventories::put_report(&mut write, report).await?;
-            }
             for finding in changed {
                 put(&mut write, finding).await?;
             }
             for event in events {
                 outbox::add(&mut write, event, receivers, now_ms).await?;
+            }
+            if let Some(report) = report {
+                inventories::put_report(&mut write, report).await?;
             }
             write.commit().await?;
             Ok(true)

@@ -36,6 +36,20 @@ pub struct ReportRow {
     pub generation: u64,
     /// When it was made.
     pub reported_ms: i64,
+    /// When the image's first report that says something was made; 0: this one says nothing, and
+    /// none before it did. Kept as the first report that was stored with it said.
+    pub first_ms: i64,
+}
+
+/// A report that was made or changed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ReportChange {
+    /// Number of the change; later ones have higher numbers.
+    pub number: u64,
+    /// Digest of the image's manifest.
+    pub image: Digest,
+    /// When the report was made.
+    pub reported_ms: i64,
 }
 
 /// A name that an image was seen under.
@@ -73,11 +87,20 @@ pub(crate) const UNINDEX: &str = "DELETE FROM image_packages WHERE image = $1";
 pub(crate) const IMAGES: &str =
     "SELECT image FROM image_inventories WHERE image > $1 ORDER BY image LIMIT $2";
 pub(crate) const PUT_REPORT: &str = "INSERT INTO image_reports \
-     (image, body, summary, generation, reported_ms) VALUES ($1, $2, $3, $4, $5) \
+     (image, body, summary, generation, reported_ms, first_ms, change) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7) \
      ON CONFLICT (image) DO UPDATE SET body = excluded.body, summary = excluded.summary, \
-     generation = excluded.generation, reported_ms = excluded.reported_ms";
+     generation = excluded.generation, reported_ms = excluded.reported_ms, \
+     first_ms = CASE WHEN image_reports.first_ms > 0 THEN image_reports.first_ms \
+       ELSE excluded.first_ms END, change = excluded.change";
+/// Whoever has the number holds the counter until its transaction ends, so that numbers become
+/// visible in their order.
+pub(crate) const NEXT_CHANGE: &str =
+    "UPDATE counters SET value = value + 1 WHERE name = 'image reports' RETURNING value";
+pub(crate) const CHANGES: &str = "SELECT change, image, reported_ms FROM image_reports \
+     WHERE change > $1 ORDER BY change LIMIT $2";
 pub(crate) const REPORT: &str =
-    "SELECT body, summary, generation, reported_ms FROM image_reports WHERE image = $1";
+    "SELECT body, summary, generation, reported_ms, first_ms FROM image_reports WHERE image = $1";
 pub(crate) const SUMMARIES: &str = "SELECT image, summary FROM image_reports \
      WHERE image > $1 ORDER BY image LIMIT $2";
 pub(crate) const NAME: &str = "INSERT INTO image_names (registry, repository, tag, image, seen_ms) \
@@ -125,13 +148,17 @@ fn named(row: Named) -> Result<NamedImage> {
     Ok(NamedImage { name, image: rows::digest(&image)?, seen_ms })
 }
 
+/// Comes last in a transaction, since from here on others wait who report on images.
 pub(crate) async fn put_report(write: &mut Write, row: &ReportRow) -> Result<()> {
+    let (change,): (i64,) = sqlx::query_as(NEXT_CHANGE).fetch_one(write.connection()).await?;
     sqlx::query(PUT_REPORT)
         .bind(row.image.to_string())
         .bind(&row.body)
         .bind(&row.summary)
         .bind(rows::stored_size(row.generation)?)
         .bind(row.reported_ms)
+        .bind(row.first_ms)
+        .bind(change)
         .execute(write.connection())
         .await?;
     Ok(())
@@ -284,13 +311,35 @@ impl Catalog {
     /// The database failed.
     pub async fn report(&self, image: &Digest) -> Result<Option<ReportRow>> {
         attempt(|| format!("read the report on {image}"), async {
-            let found: Option<(Vec<u8>, String, i64, i64)> =
+            let found: Option<(Vec<u8>, String, i64, i64, i64)> =
                 sqlx::query_as(REPORT).bind(image.to_string()).fetch_optional(&self.reader).await?;
-            let row = |(body, summary, generation, reported_ms): (Vec<u8>, String, i64, i64)| {
-                let generation = rows::size(generation)?;
-                Ok(ReportRow { image: *image, body, summary, generation, reported_ms })
+            let Some((body, summary, generation, reported_ms, first_ms)) = found else {
+                return Ok(None);
             };
-            found.map(row).transpose()
+            let generation = rows::size(generation)?;
+            Ok(Some(ReportRow { image: *image, body, summary, generation, reported_ms, first_ms }))
+        })
+        .await
+    }
+
+    /// Reports that were made or changed after the change of that number, in order; 0 begins with
+    /// all. Of several changes to one report the last is told. Nothing is missed by whoever goes on
+    /// after the last number it got. Images that were forgotten are not told of.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn report_changes(&self, after: u64, limit: u32) -> Result<Vec<ReportChange>> {
+        attempt(|| "list changed reports".to_owned(), async {
+            let found: Vec<(i64, String, i64)> = sqlx::query_as(CHANGES)
+                .bind(rows::stored_size(after)?)
+                .bind(i64::from(limit))
+                .fetch_all(&self.reader)
+                .await?;
+            let change = |(number, image, reported_ms): (i64, String, i64)| {
+                let (number, image) = (rows::size(number)?, rows::digest(&image)?);
+                Ok(ReportChange { number, image, reported_ms })
+            };
+            found.into_iter().map(change).collect()
         })
         .await
     }

@@ -15,10 +15,12 @@ fn schemas(dialect: Dialect) -> &'static [&'static str] {
         Dialect::Sqlite => &[
             include_str!("../migrations/sqlite/0001_registry.sql"),
             include_str!("../migrations/sqlite/0002_scan.sql"),
+            include_str!("../migrations/sqlite/0003_admission.sql"),
         ],
         Dialect::Postgres => &[
             include_str!("../migrations/postgres/0001_registry.sql"),
             include_str!("../migrations/postgres/0002_scan.sql"),
+            include_str!("../migrations/postgres/0003_admission.sql"),
         ],
     }
 }

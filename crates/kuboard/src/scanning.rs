@@ -7,7 +7,8 @@ use anyhow::Context;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http_body_util::BodyExt;
-use kuboard_api::{Config, ScanEngine, Webhook, WebhookTemplate, policy};
+use arc_swap::ArcSwap;
+use kuboard_api::{Config, Webhook, WebhookTemplate, desired::Desired, policy};
 use kuboard_catalog::{Catalog, ImageName, Kind};
 use kuboard_feeds::{
     database::Generations,
@@ -18,11 +19,12 @@ use kuboard_proxy::{ManifestObserver, ManifestSeen, Observers, ReadError, Reader
 use kuboard_registry::{client::Upstream, credentials::Chain};
 use kuboard_rt::{BoxFuture, Clock, Scope, Shutdown, Tasks, http::Handler};
 use kuboard_scan::{
-    api::{ClairApi, HarborApi},
+    api::{ClairApi, ClairRelay, HarborApi},
+    clair_engine::ExternalClair,
     delivery::{self, DeliveryParts, Pace, Receiver, Template},
     engine::{
         Engine, EngineMetrics, EngineParts, Exclusions, Heard, LayerObserver, Passing,
-        Repositories, SCAN, Settled,
+        Repositories, SCAN, Scanner, Settled,
     },
     index::{Indexers, Settings},
     inspect::Inspector,
@@ -31,7 +33,11 @@ use kuboard_scan::{
     source::{BlobBytes, Contents, Document, RegistryContents, SourceError, SourceErrorKind},
 };
 
-use crate::{cli::Role, scan::severity};
+use crate::{
+    cli::Role,
+    external_clair::{self, External},
+    scan::severity,
+};
 
 /// How often a process that fetches no advisories itself looks for new ones in the folder.
 const LOOK: Duration = Duration::from_secs(15);
@@ -55,9 +61,16 @@ pub(crate) struct Ground<'a> {
     pub(crate) tasks: Tasks,
 }
 
+/// The engine, and the APIs that it answers here.
+pub(crate) struct Started {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) apis: Option<Apis>,
+}
+
 /// Whether any part of the scan engine runs here.
 pub(crate) fn is_wanted(config: &Config, roles: &[Role]) -> bool {
-    config.scan.enable && (roles.contains(&Role::ScanEngine) || roles.contains(&Role::ScanWorker))
+    let asks = [Role::ScanEngine, Role::ScanWorker, Role::Admission, Role::Operator];
+    config.scan.enable && asks.iter().any(|role| roles.contains(role))
 }
 
 impl Looking {
@@ -78,7 +91,10 @@ impl Looking {
             tasks: ground.tasks.clone(),
             parallel: 2,
         };
-        let (passing, heard) = Passing::new(raw.clone(), ground.tasks.clone());
+        let (passing, heard) = match external_clair::is_wanted(ground.config) {
+            true => Passing::watching(ground.tasks.clone()),
+            false => Passing::new(raw.clone(), ground.tasks.clone()),
+        };
         Ok(Self { passing, heard, raw })
     }
 
@@ -109,12 +125,10 @@ impl Looking {
         registry: &prometheus::Registry,
         scope: &mut Scope,
         roles: &[Role],
-    ) -> anyhow::Result<Option<Apis>> {
+        desired: &Arc<ArcSwap<Desired>>,
+    ) -> anyhow::Result<Started> {
         let scan = &ground.config.scan;
-        anyhow::ensure!(
-            scan.engine == ScanEngine::Native,
-            "scan.engine = \"clair\" can't be served yet; hint: use \"native\", whose API is Clair's"
-        );
+        let external = External::open(ground, roles)?;
         let globs = scan.exclude_registries.iter().map(String::as_str);
         let exclusions = Exclusions::new(globs).context("scan.excludeRegistries")?;
         let settled =
@@ -124,6 +138,7 @@ impl Looking {
         let parts = EngineParts {
             catalog: ground.catalog.clone(),
             inspector: Inspector { inventories: Arc::new(settled), ..self.raw },
+            scanner: external.as_ref().map(|one| one.scanner.clone() as Arc<dyn Scanner>),
             repositories,
             exclusions,
             receivers: ground.config.webhook.iter().map(|one| one.name.clone()).collect(),
@@ -133,20 +148,25 @@ impl Looking {
         };
         let engine = Engine::new(parts, self.passing);
         let is_engine = roles.contains(&Role::ScanEngine);
-        let apis = if is_engine { Apis::new(ground.config, &engine)? } else { None };
-        let told = apis.as_ref().map(|apis| apis.clair.clone());
-        let advisories = Advisories::open(ground, engine.clone(), told)?;
+        let relayed = external.as_ref().map(|one| one.clair.clone());
+        let apis = if is_engine { Apis::new(ground.config, &engine, relayed)? } else { None };
+        match &external {
+            Some(external) => external.start(engine.clone(), is_engine, scope),
+            None => {
+                let told = apis.as_ref().and_then(|apis| apis.clair.clone());
+                let advisories = Advisories::open(ground, engine.clone(), told)?;
+                scope.spawn("advisories", move |stop| advisories.run(is_engine, stop));
+            }
+        }
         if is_engine {
             let keeper = engine.clone();
             if let Some(apis) = &apis {
-                let (clair, harbor) = (apis.clair.clone(), apis.harbor.clone());
-                scope.spawn("clair notifier", move |stop| clair.notify(stop));
-                scope.spawn("harbor scans", move |stop| harbor.work(stop));
+                apis.start(scope);
             }
-            scope.spawn("advisories", move |stop| advisories.keep(stop));
             scope.spawn("scan gauges", move |stop| measure(keeper, stop));
             let planned = engine.clone();
-            let policies = policies(ground.config)?;
+            let desired = desired.clone();
+            let policies: schedule::Policies = Arc::new(move || schedules(&desired.load()));
             scope.spawn("scan schedules", move |stop| schedule::run(planned, policies, stop));
             let delivery = DeliveryParts {
                 catalog: ground.catalog.clone(),
@@ -162,8 +182,6 @@ impl Looking {
                 pace: Pace::default(),
             };
             scope.spawn("webhooks", move |stop| delivery::run(delivery, stop));
-        } else {
-            scope.spawn("advisories", move |stop| advisories.follow(stop));
         }
         let listening = engine.clone();
         let heard = self.heard;
@@ -175,7 +193,7 @@ impl Looking {
                 scope.spawn("scan worker", move |stop| worker.work(name, stop));
             }
         }
-        Ok(apis)
+        Ok(Started { engine, apis })
     }
 }
 
@@ -192,26 +210,32 @@ impl Times for PolicyTimes {
     }
 }
 
-/// The schedules of the policies in `scan.policies`.
-fn policies(config: &Config) -> anyhow::Result<Vec<PolicySpec>> {
-    let Some(folder) = &config.scan.policies else { return Ok(Vec::new()) };
-    let folder = policy::load(folder)?;
+/// What people want, from the files of `scan.policies`; nothing without them.
+pub(crate) fn desired_of_files(config: &Config, now_ms: i64) -> anyhow::Result<Desired> {
+    match &config.scan.policies {
+        Some(folder) => Ok(Desired::from_folder(policy::load(folder)?, now_ms)?),
+        None => Ok(Desired::default()),
+    }
+}
+
+/// The schedules of policies.
+fn schedules(desired: &Desired) -> Vec<PolicySpec> {
     let mut specs = Vec::new();
-    for loaded in folder.policies {
-        let policy = loaded.policy;
+    for policy in &desired.policies {
         let Some(schedule) = policy.schedule.clone().filter(|_| !policy.suspended) else {
             continue;
         };
+        let about = policy.clone();
         specs.push(PolicySpec {
             name: format!("{:?} {}", policy.scope, policy.name()),
             schedule: schedule.to_string(),
             times: Arc::new(PolicyTimes(schedule)),
             covers: Arc::new(move |name| {
-                policy.covers(&name.registry, &name.repository, &name.tag)
+                about.covers(&name.registry, &name.repository, &name.tag)
             }),
         });
     }
-    Ok(specs)
+    specs
 }
 
 /// The receivers of webhooks.
@@ -319,14 +343,20 @@ impl ManifestObserver for SeenBy {
     }
 }
 
-/// The APIs of Clair and Harbor.
+/// The APIs of Clair and Harbor; where an external Clair scans, its own API alone.
+#[derive(Default)]
 pub(crate) struct Apis {
-    pub(crate) clair: Arc<ClairApi>,
-    pub(crate) harbor: Arc<HarborApi>,
+    clair: Option<Arc<ClairApi>>,
+    harbor: Option<Arc<HarborApi>>,
+    relay: Option<Arc<ClairRelay>>,
 }
 
 impl Apis {
-    fn new(config: &Config, engine: &Arc<Engine>) -> anyhow::Result<Option<Self>> {
+    fn new(
+        config: &Config,
+        engine: &Arc<Engine>,
+        external: Option<Arc<ExternalClair>>,
+    ) -> anyhow::Result<Option<Self>> {
         let settings = &config.scan.api;
         if !settings.enable {
             return Ok(None);
@@ -347,16 +377,32 @@ impl Apis {
             notifier_callback: url(&settings.notifier_callback)?,
             ..kuboard_scan::api::Settings::default()
         };
+        if let Some(clair) = external {
+            let relay = Some(ClairRelay::new(&settings, clair, engine.clone()));
+            return Ok(Some(Self { relay, ..Self::default() }));
+        }
         let harbor = HarborApi::new(&settings, env!("CARGO_PKG_VERSION"), engine.clone())?;
-        Ok(Some(Self { clair: ClairApi::new(settings, engine.clone())?, harbor }))
+        let clair = ClairApi::new(settings, engine.clone())?;
+        Ok(Some(Self { clair: Some(clair), harbor: Some(harbor), relay: None }))
+    }
+
+    fn start(&self, scope: &mut Scope) {
+        if let Some(clair) = self.clair.clone() {
+            scope.spawn("clair notifier", move |stop| clair.notify(stop));
+        }
+        if let Some(harbor) = self.harbor.clone() {
+            scope.spawn("harbor scans", move |stop| harbor.work(stop));
+        }
     }
 
     /// Who answers a path, if one of them does.
     pub(crate) fn of(&self, path: &str) -> Option<&dyn Handler> {
         if ClairApi::serves(path) {
-            return Some(&*self.clair);
+            let own = self.clair.as_deref().map(|clair| clair as &dyn Handler);
+            return own.or(self.relay.as_deref().map(|relay| relay as &dyn Handler));
         }
-        HarborApi::serves(path).then_some(&*self.harbor)
+        let harbor = self.harbor.as_deref().filter(|_| HarborApi::serves(path))?;
+        Some(harbor)
     }
 }
 
@@ -404,6 +450,14 @@ impl Advisories {
             .transpose()?;
         let interval = settings.update_interval.duration();
         Ok(Self { engine, clair, generations, updater, interval })
+    }
+
+    /// `keeps`: this process keeps the advisories, and does not only follow another that does.
+    async fn run(self, keeps: bool, stop: Shutdown) -> anyhow::Result<()> {
+        match keeps {
+            true => self.keep(stop).await,
+            false => self.follow(stop).await,
+        }
     }
 
     /// Fetches, or looks what others put into the folder; tells the engine.

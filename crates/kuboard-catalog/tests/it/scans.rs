@@ -1,8 +1,8 @@
 //! The job queue, inventories, findings and the outbox.
 
 use kuboard_catalog::{
-    AfterFailure, FindingRow, ImageName, InventoryRow, JobState, NewEvent, NewJob, Published,
-    ReportRow,
+    AfterFailure, DecisionFilter, FindingRow, ImageName, InventoryRow, JobState, NewDecision,
+    NewEvent, NewJob, Published, ReportRow,
 };
 use kuboard_oci::Digest;
 
@@ -23,6 +23,9 @@ both![
     a_name_means_the_image_last_seen,
     deliveries_are_retried_set_aside_and_replayed,
     notifications_are_read_in_pages,
+    changed_reports_are_followed,
+    reports_made_at_once_are_all_followed,
+    decisions_are_listed_and_forgotten,
 ];
 
 fn job(kind: &str, subject: &str, priority: i64) -> NewJob {
@@ -215,6 +218,7 @@ async fn reports_names_and_marks_are_kept(world: World) {
         summary: "{}".into(),
         generation: 3,
         reported_ms: 9,
+        first_ms: 9,
     };
     assert_eq!(catalog.report(&image).await.unwrap(), None);
     catalog.put_report(&row).await.unwrap();
@@ -276,8 +280,7 @@ async fn what_was_decided_on_old_findings_is_not_stored(world: World) {
         changed_ms: 1,
     };
     let image = Digest::sha256(b"a");
-    let report =
-        ReportRow { image, body: vec![1], summary: "{}".into(), generation: 1, reported_ms: 1 };
+    let report = reported(image, 1, 1);
     let (rows, events, receivers) = ([finding], [event("e1")], ["one".to_owned()]);
     let published = Published {
         report: Some(&report),
@@ -352,4 +355,116 @@ async fn notifications_are_read_in_pages(world: World) {
     assert_eq!(catalog.old_notifications(6).await.unwrap(), ["n"]);
     assert!(catalog.remove_notification("n").await.unwrap());
     assert!(!catalog.remove_notification("n").await.unwrap());
+}
+
+fn reported(image: Digest, at_ms: i64, first_ms: i64) -> ReportRow {
+    let summary = "{}".to_owned();
+    ReportRow { image, body: vec![1], summary, generation: 1, reported_ms: at_ms, first_ms }
+}
+
+async fn changed_reports_are_followed(world: World) {
+    let catalog = &world.catalog;
+    let [a, b] = [Digest::sha256(b"a"), Digest::sha256(b"b")];
+    let images = async |after: u64, limit: u32| {
+        let changes = catalog.report_changes(after, limit).await.unwrap();
+        let last = changes.last().map_or(after, |change| change.number);
+        (last, changes.iter().map(|change| (change.image, change.reported_ms)).collect::<Vec<_>>())
+    };
+    assert_eq!(images(0, 9).await, (0, vec![]));
+    for row in [reported(a, 5, 0), reported(b, 4, 4)] {
+        catalog.put_report(&row).await.unwrap();
+    }
+    let (first, one) = images(0, 1).await;
+    assert_eq!(one, [(a, 5)]);
+    let (last, other) = images(first, 9).await;
+    assert_eq!(other, [(b, 4)]);
+    assert_eq!(images(last, 9).await, (last, vec![]));
+    // Made anew, it is told once more and not in its old place.
+    catalog.put_report(&reported(a, 7, 7)).await.unwrap();
+    assert_eq!(images(0, 9).await.1, [(b, 4), (a, 7)]);
+    let (last, news) = images(last, 9).await;
+    assert_eq!(news, [(a, 7)]);
+    // The first report that says something stays the first.
+    catalog.put_report(&reported(a, 9, 9)).await.unwrap();
+    assert_eq!(catalog.report(&a).await.unwrap().unwrap().first_ms, 7);
+    assert_eq!(catalog.report(&b).await.unwrap().unwrap().first_ms, 4);
+    catalog.forget_image(&a).await.unwrap();
+    assert_eq!(images(last, 9).await.1, []);
+    catalog.put_report(&reported(a, 12, 12)).await.unwrap();
+    assert_eq!(images(last, 9).await.1, [(a, 12)]);
+    assert_eq!(catalog.report(&a).await.unwrap().unwrap().first_ms, 12);
+}
+
+async fn reports_made_at_once_are_all_followed(world: World) {
+    const WRITERS: usize = 4;
+    const EACH: usize = 25;
+    let mut set = tokio::task::JoinSet::new();
+    for writer in 0..WRITERS {
+        let catalog = world.catalog.clone();
+        set.spawn(async move {
+            for number in 0..EACH {
+                let image = Digest::sha256(format!("{writer} {number}").as_bytes());
+                catalog.put_report(&reported(image, 1, 1)).await.unwrap();
+            }
+        });
+    }
+    // Whoever reads along misses none, although transactions end in any order.
+    let (mut seen, mut after) = (std::collections::HashSet::new(), 0);
+    while seen.len() < WRITERS * EACH {
+        for change in world.catalog.report_changes(after, 7).await.unwrap() {
+            assert!(change.number > after);
+            after = change.number;
+            seen.insert(change.image);
+        }
+        if set.is_empty() {
+            assert_eq!(seen.len(), WRITERS * EACH);
+        }
+        let _ended = set.try_join_next();
+    }
+}
+
+async fn decisions_are_listed_and_forgotten(world: World) {
+    let catalog = &world.catalog;
+    let decision = |at_ms: i64, namespace: &str, outcome: &str| NewDecision {
+        at_ms,
+        uid: format!("uid-{at_ms}"),
+        operation: "CREATE".into(),
+        namespace: namespace.into(),
+        pod: "web-\0".into(),
+        owner: "ReplicaSet/web".into(),
+        user: "somebody".into(),
+        outcome: outcome.into(),
+        policy: "p".into(),
+        image: "docker.io/library/nginx:1".into(),
+        digest: String::new(),
+        detail: "{}".into(),
+    };
+    let all = [
+        decision(1, "a", "allow"),
+        decision(2, "b", "deny"),
+        decision(3, "a", "deny"),
+        decision(4, "a", "allow"),
+    ];
+    catalog.put_decisions(&all[..3]).await.unwrap();
+    catalog.put_decisions(&all[3..]).await.unwrap();
+    catalog.put_decisions(&[]).await.unwrap();
+    let listed = async |filter: DecisionFilter<'_>, limit: u32| {
+        let rows = catalog.decisions(&filter, limit).await.unwrap();
+        rows.iter().map(|row| row.decision.at_ms).collect::<Vec<_>>()
+    };
+    let any = DecisionFilter::default();
+    assert_eq!(listed(any, 9).await, [4, 3, 2, 1]);
+    assert_eq!(listed(any, 2).await, [4, 3]);
+    assert_eq!(listed(DecisionFilter { namespace: "a", ..any }, 9).await, [4, 3, 1]);
+    assert_eq!(listed(DecisionFilter { outcome: "deny", ..any }, 9).await, [3, 2]);
+    let both = DecisionFilter { namespace: "a", outcome: "deny", ..any };
+    assert_eq!(listed(both, 9).await, [3]);
+    assert_eq!(listed(DecisionFilter { since_ms: 3, ..any }, 9).await, [4, 3]);
+    let newest = catalog.decisions(&any, 1).await.unwrap().remove(0);
+    assert_eq!(listed(DecisionFilter { before: newest.id, ..any }, 9).await, [3, 2, 1]);
+    let whole = NewDecision { pod: "web-".into(), ..all[3].clone() };
+    assert_eq!(newest.decision, whole);
+    assert_eq!(catalog.prune_decisions(2, 100).await.unwrap(), 1);
+    assert_eq!(catalog.prune_decisions(0, 2).await.unwrap(), 1);
+    assert_eq!(listed(any, 9).await, [4, 3]);
 }

@@ -12,6 +12,7 @@
 //!   and `notifications.rs` answer; `notifier.rs` tells of what new advisories concern.
 //! * `harbor.rs` is Harbor's API, `harbor_scan.rs` its jobs, `harbor_pull.rs` reads its registry, and
 //!   `seal.rs` hides the credentials that a job carries.
+//! * `relay.rs` has an external Clair answer in place of all but Harbor's.
 
 mod access;
 mod affected;
@@ -26,6 +27,7 @@ mod matcher;
 mod notifications;
 mod notifier;
 mod outbound;
+mod relay;
 mod seal;
 mod updates;
 mod vulnerabilities;
@@ -35,6 +37,7 @@ use url::Url;
 pub use clair::ClairApi;
 pub use harbor::{HARBOR_SCAN, HarborApi};
 pub use notifier::NOTIFY;
+pub use relay::ClairRelay;
 
 /// How the APIs behave.
 #[derive(Clone, Debug)]

@@ -3,10 +3,12 @@
 //! difference.
 
 mod mapping;
+mod scanner;
 mod token;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{
     StatusCode,
@@ -17,10 +19,12 @@ use kuboard_rt::{Clock, retry::Backoff};
 use kuboard_vuln::{ImageIdentity, LayerReference, Report};
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
+use serde::Deserialize;
 use serde_json::json;
 use url::Url;
 
 pub use mapping::{MapError, report_of};
+pub use scanner::{ClairScanner, LOOK};
 pub use token::{INTRASERVICE, Psk};
 
 /// Largest document that is read.
@@ -71,6 +75,9 @@ pub enum ClairError {
     /// Clair did not answer, is busy, or is starting.
     #[error("{0}")]
     Unavailable(String),
+    /// Clair could not do it with this image, this time.
+    #[error("{0}")]
+    Failed(String),
     /// Clair refuses the key.
     #[error("clair refuses the key; hint: scan.clair.pskFile must be its auth.psk.key")]
     Unauthorized,
@@ -83,7 +90,33 @@ impl ClairError {
     /// Whether the same may succeed later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Failed(_))
+    }
+}
+
+/// The last update of one source of Clair's advisories.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// Name of the source's updater.
+    pub updater: String,
+    /// The update's id.
+    pub reference: String,
+    /// When it was, milliseconds since 1970.
+    pub at_ms: i64,
+}
+
+/// An update as Clair tells of it.
+#[derive(Deserialize)]
+struct Operation {
+    #[serde(rename = "ref")]
+    reference: String,
+    #[serde(default)]
+    date: String,
+}
+
+impl Operation {
+    fn at_ms(&self) -> i64 {
+        self.date.parse::<jiff::Timestamp>().map_or(0, jiff::Timestamp::as_millisecond)
     }
 }
 
@@ -150,7 +183,10 @@ impl ExternalClair {
     }
 
     /// Has an image indexed, unless that was done by the indexers of now.
-    async fn index(&self, image: &ClairImage<'_>) -> Result<(), ClairError> {
+    ///
+    /// # Errors
+    /// See [`ClairError`].
+    pub async fn index(&self, image: &ClairImage<'_>) -> Result<(), ClairError> {
         let known = self.indexed.lock().get(&image.manifest).cloned().unwrap_or_default();
         let manifest = self.manifest(image)?;
         let path = "indexer/api/v1/index_report";
@@ -164,7 +200,7 @@ impl ExternalClair {
             .map_err(|error| ClairError::Invalid(format!("clair's index report: {error}")))?;
         if report["success"] == serde_json::Value::Bool(false) {
             let reason = report["err"].as_str().unwrap_or("it says no reason");
-            return Err(ClairError::Unavailable(format!("clair can't index the image: {reason}")));
+            return Err(ClairError::Failed(format!("clair can't index the image: {reason}")));
         }
         let mut indexed = self.indexed.lock();
         if indexed.len() >= REMEMBERED {
@@ -174,6 +210,57 @@ impl ExternalClair {
             indexed.insert(image.manifest, answer.etag);
         }
         Ok(())
+    }
+
+    /// The last update of each source of Clair's advisories.
+    ///
+    /// # Errors
+    /// See [`ClairError`].
+    pub async fn updates(&self) -> Result<Vec<Update>, ClairError> {
+        let url = self.address("matcher/api/v1/internal/update_operation", Some("latest=true"));
+        let (answer, _) = self.ask_once(&reqwest::Method::GET, url, None, "").await?;
+        if answer.status != StatusCode::OK {
+            return Err(unexpected("the state of its advisories", &answer));
+        }
+        let told: BTreeMap<String, Option<Vec<Operation>>> = serde_json::from_slice(&answer.body)
+            .map_err(|error| ClairError::Invalid(format!("clair's update operations: {error}")))?;
+        let last = |(updater, operations): (String, Option<Vec<Operation>>)| {
+            let last = operations.into_iter().flatten().max_by_key(Operation::at_ms)?;
+            Some(Update { updater, at_ms: last.at_ms(), reference: last.reference })
+        };
+        Ok(told.into_iter().filter_map(last).collect())
+    }
+
+    /// Passes a request on, as it is but for who sends it.
+    ///
+    /// # Errors
+    /// Clair can't be reached.
+    pub async fn pass_on(
+        &self,
+        method: http::Method,
+        path: &str,
+        query: Option<&str>,
+        headers: http::HeaderMap,
+        body: Bytes,
+    ) -> Result<reqwest::Response, ClairError> {
+        let mut request = self.client.request(method, self.address(path, query)).headers(headers);
+        if let Some(token) = self.token()? {
+            request = request.header(AUTHORIZATION, token);
+        }
+        request.body(body).send().await.map_err(away)
+    }
+
+    fn address(&self, path: &str, query: Option<&str>) -> Url {
+        let mut url = below(&self.settings.url, path.trim_start_matches('/'));
+        url.set_query(query);
+        url
+    }
+
+    fn token(&self) -> Result<Option<String>, ClairError> {
+        let Some(psk) = &self.psk else { return Ok(None) };
+        let token = psk.sign(&self.settings.issuer, self.clock.now_ms(), TOKEN_SECONDS);
+        let token = token.map_err(|error| ClairError::Invalid(error.to_string()))?;
+        Ok(Some(format!("Bearer {token}")))
     }
 
     fn manifest(&self, image: &ClairImage<'_>) -> Result<serde_json::Value, ClairError> {
@@ -204,7 +291,8 @@ impl ExternalClair {
     ) -> Result<Answered, ClairError> {
         let mut attempt = 0;
         loop {
-            let (reason, pause) = match self.ask_once(&method, path, body, validator).await {
+            let url = self.address(path, None);
+            let (reason, pause) = match self.ask_once(&method, url, body, validator).await {
                 Ok((answer, pause)) => match answer.status {
                     StatusCode::ACCEPTED => ("clair has no advisories yet".to_owned(), pause),
                     StatusCode::TOO_MANY_REQUESTS => ("clair is busy".to_owned(), pause),
@@ -231,16 +319,13 @@ impl ExternalClair {
     async fn ask_once(
         &self,
         method: &reqwest::Method,
-        path: &str,
+        url: Url,
         body: Option<&serde_json::Value>,
         validator: &str,
     ) -> Result<(Answered, Option<Duration>), ClairError> {
-        let mut request = self.client.request(method.clone(), below(&self.settings.url, path));
-        if let Some(psk) = &self.psk {
-            let now_ms = self.clock.now_ms();
-            let token = psk.sign(&self.settings.issuer, now_ms, TOKEN_SECONDS);
-            let token = token.map_err(|error| ClairError::Invalid(error.to_string()))?;
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        let mut request = self.client.request(method.clone(), url);
+        if let Some(token) = self.token()? {
+            request = request.header(AUTHORIZATION, token);
         }
         if !validator.is_empty() {
             request = request.header(IF_NONE_MATCH, validator);
@@ -248,9 +333,6 @@ impl ExternalClair {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let away = |error: reqwest::Error| {
-            ClairError::Unavailable(format!("clair can't be reached: {}", error.without_url()))
-        };
         let response = request.send().await.map_err(away)?;
         let status = response.status();
         if status == StatusCode::UNAUTHORIZED {
@@ -279,6 +361,11 @@ impl ExternalClair {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
+fn away(error: reqwest::Error) -> ClairError {
+    ClairError::Unavailable(format!("clair can't be reached: {}", error.without_url()))
+}
+
 /// An address below another one.
 fn below(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
@@ -293,7 +380,7 @@ fn unexpected(what: &str, answer: &Answered) -> ClairError {
     let said = said["message"].as_str().unwrap_or_default();
     let text = format!("clair answers {} for {what}: {said}", answer.status);
     if answer.status.is_server_error() {
-        ClairError::Unavailable(text)
+        ClairError::Failed(text)
     } else {
         ClairError::Invalid(text)
     }

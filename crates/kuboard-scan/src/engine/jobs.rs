@@ -31,6 +31,8 @@ const GRACE_MS: i64 = 30_000;
 const HEAR_AGAIN: Duration = Duration::from_secs(5);
 /// A job that came before its advisories is looked at again after this time.
 const EARLY_MS: i64 = 2_000;
+/// A job that failed by an outage of the scanner is tried again after this time.
+const OUTAGE_MS: i64 = 10_000;
 /// How old the counts of all reports may be; they are kept up in between.
 const WARM_MS: i64 = 600_000;
 /// How often an idle worker looks for jobs that others added.
@@ -177,8 +179,7 @@ impl Engine {
         }
         let mut missing = HashSet::new();
         for layer in &job.layers {
-            let known = !self.passing.is_indexing(layer) && self.passing.has_inventory(layer).await;
-            if !known {
+            if self.passing.is_indexing(layer) || !self.has_layer(layer).await {
                 missing.insert(*layer);
             }
         }
@@ -188,6 +189,14 @@ impl Engine {
             awaited.add(job, missing);
         }
         Ok(())
+    }
+
+    /// Whether the scanner has what it needs of a layer, so that nothing is downloaded for it.
+    async fn has_layer(&self, layer: &Digest) -> bool {
+        match self.scanner.reads_along() {
+            true => self.passing.has_inventory(layer).await,
+            false => self.parts.repositories.is_cached(layer).await,
+        }
     }
 
     /// Scans beside the queue; the job that waits there finds the work done.
@@ -325,6 +334,10 @@ impl Engine {
                 self.parts.metrics.jobs.with_label_values(&[&job.kind, "failed"]).inc();
                 tracing::warn!(kind = %job.kind, subject = %job.subject, attempt = job.attempt,
                     of = job.max_attempts, error = %failure.reason, "job failed");
+                if failure.outage {
+                    // It says nothing of the image: the same job is tried until the outage is over.
+                    return self.give_back(job, worker, now_ms + OUTAGE_MS).await;
+                }
                 let after = match failure.lasting {
                     true => AfterFailure::SetAside,
                     false => AfterFailure::RetryAt(now_ms + delay_ms(job.attempt)),
@@ -364,6 +377,7 @@ impl Engine {
         let scan: ScanJob = serde_json::from_str(&job.payload).map_err(|error| Failure {
             reason: format!("its payload can't be read: {error}"),
             lasting: true,
+            outage: false,
         })?;
         if !scan.fetch && !self.is_wanted(&scan).await? {
             return Ok(());
@@ -379,7 +393,7 @@ impl Engine {
         }
         for layer in &job.layers {
             if self.passing.is_indexing(layer)
-                || self.passing.has_inventory(layer).await
+                || self.has_layer(layer).await
                 || self.parts.repositories.is_cached(layer).await
             {
                 return Ok(true);
@@ -393,11 +407,13 @@ impl Engine {
 struct Failure {
     reason: String,
     lasting: bool,
+    outage: bool,
 }
 
 impl From<ScanError> for Failure {
     fn from(error: ScanError) -> Self {
-        Self { reason: error.to_string(), lasting: !error.is_retryable() }
+        let (lasting, outage) = (!error.is_retryable(), error.is_outage());
+        Self { reason: error.to_string(), lasting, outage }
     }
 }
 

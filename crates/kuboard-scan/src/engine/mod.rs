@@ -5,33 +5,36 @@
 //! and nothing asked for is lost. A worker that finds a layer being indexed at the moment waits for
 //! that instead of reading it again.
 
+mod facts;
 mod jobs;
 mod metrics;
 mod passing;
 mod rematch;
 mod results;
+mod scanner;
 #[cfg(test)]
 mod tests;
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwapOption;
 use kuboard_catalog::Catalog;
 use kuboard_feeds::database::Database;
 use kuboard_oci::{Digest, Reference, RepositoryName};
 use kuboard_rt::{BoxFuture, Clock, Tasks};
-use kuboard_vuln::{
-    Advisories, ImageIdentity, ImageInventory, Problem, Report, matching::MatchOptions,
-};
+use kuboard_vuln::{Advisories, DatabaseStamp, ImageIdentity, ImageInventory, Problem, Report};
 
+pub use facts::AWAITED;
 pub use jobs::{Exclusions, SCAN, ScanJob};
 pub use metrics::EngineMetrics;
 pub use passing::{Heard, LayerObserver, Passing, SeenImage, Settled};
 pub use rematch::REMATCH;
 pub use results::{Summary, subject_of};
+pub use scanner::Scanner;
+use scanner::Native;
 
 use crate::{
-    assemble::{assemble, keys},
+    assemble::keys,
+    clair_engine::ClairError,
     index::MACHINE,
     inspect::Inspector,
     inventories::{decode, encode},
@@ -63,6 +66,8 @@ pub struct EngineParts {
     pub catalog: Catalog,
     /// Reads images. Its inventories are those of the catalogue.
     pub inspector: Inspector,
+    /// What finds vulnerabilities in place of the inspector and the own advisories.
+    pub scanner: Option<Arc<dyn Scanner>>,
     /// Gives content.
     pub repositories: Arc<dyn Repositories>,
     /// Which images are left alone.
@@ -80,7 +85,10 @@ pub struct EngineParts {
 /// The scan engine.
 pub struct Engine {
     parts: EngineParts,
-    database: ArcSwapOption<Database>,
+    /// The own indexers and advisories, which answer the APIs of others.
+    native: Arc<Native>,
+    /// What scans: those, or what takes their place.
+    scanner: Arc<dyn Scanner>,
     passing: Arc<Passing>,
     /// Scans beside the queue at a time.
     at_once: Arc<tokio::sync::Semaphore>,
@@ -100,6 +108,9 @@ pub enum ScanError {
     /// What is stored can't be read.
     #[error("the stored inventory of {0} is damaged")]
     Damaged(Digest),
+    /// The external Clair gives no report.
+    #[error(transparent)]
+    Clair(#[from] ClairError),
 }
 
 impl ScanError {
@@ -110,7 +121,14 @@ impl ScanError {
             Self::Source(error) => error.is_retryable(),
             Self::Catalog(error) => error.is_retryable(),
             Self::Damaged(_) => false,
+            Self::Clair(error) => error.is_retryable(),
         }
+    }
+
+    /// Whether it is no fault of the image, so that any other would fail in the same way now.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        matches!(self, Self::Clair(ClairError::Unavailable(_)))
     }
 }
 
@@ -125,9 +143,12 @@ impl Engine {
     /// passes the registry.
     #[must_use]
     pub fn new(parts: EngineParts, passing: Arc<Passing>) -> Arc<Self> {
+        let (inspector, clock) = (parts.inspector.clone(), parts.clock.clone());
+        let native = Arc::new(Native::new(inspector, clock, parts.tasks.clone()));
         Arc::new(Self {
+            scanner: parts.scanner.clone().unwrap_or_else(|| native.clone()),
+            native,
             parts,
-            database: ArcSwapOption::empty(),
             passing,
             at_once: Arc::new(tokio::sync::Semaphore::new(AT_ONCE)),
             warmed_ms: parking_lot::Mutex::default(),
@@ -136,15 +157,25 @@ impl Engine {
 
     /// Matches with these advisories from now on.
     pub fn use_database(&self, database: Arc<Database>) {
-        let stamp = database.stamp();
-        self.parts.metrics.database(&stamp);
-        self.database.store(Some(database));
+        self.tell_stamp(&database.stamp());
+        self.native.database.store(Some(database));
     }
 
-    /// The advisories in use.
+    /// Shows which advisories are in use.
+    pub(crate) fn tell_stamp(&self, stamp: &DatabaseStamp) {
+        self.parts.metrics.database(stamp);
+    }
+
+    /// The own advisories in use.
     #[must_use]
     pub fn database(&self) -> Option<Arc<Database>> {
-        self.database.load_full()
+        self.native.database.load_full()
+    }
+
+    /// Generation of the advisories that reports are made with now; 0: there are none.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.scanner.generation()
     }
 
     /// The catalogue.
@@ -159,10 +190,10 @@ impl Engine {
         self.parts.clock.now_ms()
     }
 
-    /// Version of the indexers: what changes when images have to be read anew.
+    /// Version of what reads images: when it changes, images have to be read anew.
     #[must_use]
     pub fn state(&self) -> String {
-        self.parts.inspector.indexers.version()
+        self.scanner.state()
     }
 
     /// Reads images.
@@ -221,21 +252,19 @@ impl Engine {
         self.matched(identity, inventory).await.map(Some)
     }
 
-    /// The report on this inventory by the advisories of now; nothing is stored.
+    /// The report on this inventory by the own advisories of now; nothing is stored.
     #[must_use]
     pub fn report_on(&self, identity: ImageIdentity, inventory: ImageInventory) -> Report {
-        matched(self.database(), identity, inventory, self.now_ms())
+        self.native.report_on(identity, inventory)
     }
 
-    /// Matching a large image takes a while: it is done where it holds up nobody.
     async fn matched(
         &self,
         identity: ImageIdentity,
         inventory: ImageInventory,
     ) -> Result<Report, ScanError> {
-        let (database, now_ms) = (self.database(), self.now_ms());
         let timer = self.parts.metrics.match_seconds.start_timer();
-        let report = self.blocking(move || matched(database, identity, inventory, now_ms)).await?;
+        let report = self.scanner.judge(identity, inventory).await?;
         timer.observe_duration();
         Ok(report)
     }
@@ -300,7 +329,7 @@ impl Engine {
         let identity = named(ImageIdentity::default(), job);
         let reference = Reference::Digest(job.image);
         let image = open_image(contents, identity, Some(&reference), None).await?;
-        let inventory = self.parts.inspector.inspect(&image, &|_, _| {}).await?;
+        let inventory = self.scanner.read(&image).await?;
         if machine_problem(&inventory).is_none() {
             self.keep_inventory(&job.image, &image.identity, &inventory).await?;
         }
@@ -311,16 +340,6 @@ impl Engine {
 /// What could not be read through this machine's fault: it may be read another time.
 fn machine_problem(inventory: &ImageInventory) -> Option<&Problem> {
     inventory.problems.iter().find(|problem| problem.by == MACHINE)
-}
-
-fn matched(
-    database: Option<Arc<Database>>,
-    identity: ImageIdentity,
-    inventory: ImageInventory,
-    now_ms: i64,
-) -> Report {
-    let advisories = database.as_deref().map(|database| database as &dyn Advisories);
-    assemble(identity, inventory, advisories, &MatchOptions::default(), now_ms)
 }
 
 fn named(mut identity: ImageIdentity, job: &ScanJob) -> ImageIdentity {

@@ -88,7 +88,8 @@ pub struct Passing {
     table: Mutex<Table>,
     places: Arc<Semaphore>,
     tasks: Tasks,
-    inspector: Inspector,
+    /// `None`: layers are only watched.
+    inspector: Option<Inspector>,
     images: mpsc::Sender<SeenImage>,
     done: mpsc::Sender<Digest>,
 }
@@ -105,6 +106,16 @@ impl Passing {
     /// Indexes with that inspector, keeping inventories where it keeps them.
     #[must_use]
     pub fn new(inspector: Inspector, tasks: Tasks) -> (Arc<Self>, Heard) {
+        Self::with(Some(inspector), tasks)
+    }
+
+    /// Only notes when layers have come, for a scanner that reads them by itself.
+    #[must_use]
+    pub fn watching(tasks: Tasks) -> (Arc<Self>, Heard) {
+        Self::with(None, tasks)
+    }
+
+    fn with(inspector: Option<Inspector>, tasks: Tasks) -> (Arc<Self>, Heard) {
         let (images, seen) = mpsc::channel(QUEUE);
         let (done, layers) = mpsc::channel(QUEUE);
         let passing = Arc::new(Self {
@@ -201,7 +212,10 @@ impl Passing {
 
     /// Whether a layer's inventory is kept; waits for none.
     pub(super) async fn has_inventory(&self, layer: &Digest) -> bool {
-        self.inspector.inventories.has(layer).await
+        match &self.inspector {
+            Some(inspector) => inspector.inventories.has(layer).await,
+            None => false,
+        }
     }
 
     /// Waits while a layer is being indexed.
@@ -219,7 +233,7 @@ impl Passing {
         self.table.lock().indexing.contains_key(layer)
     }
 
-    /// Whether the layer's inventory is kept now.
+    /// Whether the layer was indexed and is kept, or, if layers are only watched, came whole.
     async fn index(&self, digest: &Digest, tail: Tail) -> bool {
         // The first bytes may come one by one.
         let Ok(Ok(_)) = timeout(STALLED, tail.wait_beyond(HEAD - 1)).await else { return false };
@@ -227,6 +241,7 @@ impl Passing {
         if !is_layer_like(&head) {
             return false;
         }
+        let Some(inspector) = &self.inspector else { return comes_whole(&tail).await };
         if self.has_inventory(digest).await {
             return true;
         }
@@ -243,10 +258,22 @@ impl Passing {
             }
         });
         // A fill that failed, or was another blob: nothing of it is kept.
-        let Ok(inventory) = self.inspector.index_stream(pieces.boxed()).await else { return false };
-        keep(&*self.inspector.inventories, digest, &inventory).await;
+        let Ok(inventory) = inspector.index_stream(pieces.boxed()).await else { return false };
+        keep(&*inspector.inventories, digest, &inventory).await;
         tracing::debug!(layer = %digest, files = inventory.files.len(), "indexed");
         true
+    }
+}
+
+/// Waits for a blob's last byte. False: it failed, or stopped coming.
+async fn comes_whole(tail: &Tail) -> bool {
+    let mut seen = HEAD - 1;
+    loop {
+        match timeout(STALLED, tail.wait_beyond(seen)).await {
+            Ok(Ok(readable)) if readable > seen => seen = readable,
+            Ok(Ok(_)) => return true,
+            Ok(Err(_)) | Err(_) => return false,
+        }
     }
 }
 

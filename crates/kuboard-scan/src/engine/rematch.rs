@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kuboard_catalog::NewJob;
 use kuboard_feeds::database::Database;
 use kuboard_oci::Digest;
-use kuboard_vuln::{Advisories, Report};
+use kuboard_vuln::Report;
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, ScanError, ScanJob, results::subject_of};
@@ -16,8 +16,11 @@ use crate::inventories::decode;
 /// Kind of the jobs that match some images again.
 pub const REMATCH: &str = "rematch";
 
-/// The mark up to which generation all images were matched.
+/// The mark up to which generation all images were matched; of other scanners than the own one with
+/// their name behind it, since each counts for itself.
 const MARK: &str = "rematched generation";
+/// The own scanner's name.
+const NATIVE: &str = "native";
 /// Images of one job.
 const BATCH: usize = 200;
 
@@ -27,6 +30,13 @@ struct Batch {
     /// With these advisories or later ones: another process may not have them yet.
     #[serde(default)]
     generation: u64,
+    /// Whose generation that is.
+    #[serde(default = "native")]
+    scanner: String,
+}
+
+fn native() -> String {
+    NATIVE.to_owned()
 }
 
 impl Engine {
@@ -37,25 +47,48 @@ impl Engine {
     /// # Errors
     /// The catalogue failed; asking again asks for the same.
     pub async fn advisories_changed(&self, database: Arc<Database>) -> Result<usize, ScanError> {
-        let stamp = database.stamp();
+        let generation = database.generation();
         self.use_database(database.clone());
+        self.rematch_all(generation, |last| changed_keys(&database, last)).await
+    }
+
+    /// Queues what has to be matched with advisories of this generation: images that hold one of
+    /// the packages that `changed` since the generation matched last, or all.
+    pub(crate) async fn rematch_all(
+        &self,
+        generation: u64,
+        changed: impl FnOnce(Option<u64>) -> Option<Vec<String>>,
+    ) -> Result<usize, ScanError> {
         let catalog = self.parts.catalog.clone();
-        let last = catalog.mark(MARK).await?.and_then(|text| text.parse::<u64>().ok());
-        if last == Some(stamp.generation) {
+        let last = self.matched_generation().await?;
+        if last == Some(generation) {
             return Ok(0);
         }
-        let follows = last.is_some_and(|last| last + 1 == stamp.generation);
-        let keys = if follows { changed_keys(&database, last) } else { None };
+        let follows = last.is_some_and(|last| last + 1 == generation);
+        let keys = if follows { changed(last) } else { None };
         let images = match keys {
             Some(keys) => catalog.images_with(&keys).await?,
             None => self.all_images().await?,
         };
         for (number, images) in images.chunks(BATCH).enumerate() {
-            let subject = format!("{} {number}", stamp.generation);
-            self.ask_rematch(subject, images, stamp.generation).await?;
+            let subject = format!("{generation} {number}");
+            self.ask_rematch(subject, images, generation).await?;
         }
-        catalog.set_mark(MARK, &stamp.generation.to_string()).await?;
+        catalog.set_mark(&self.generation_mark(), &generation.to_string()).await?;
         Ok(images.len())
+    }
+
+    fn generation_mark(&self) -> String {
+        match self.scanner.name() {
+            NATIVE => MARK.to_owned(),
+            name => format!("{MARK} of {name}"),
+        }
+    }
+
+    /// Up to which generation all images were matched.
+    async fn matched_generation(&self) -> Result<Option<u64>, ScanError> {
+        let mark = self.parts.catalog.mark(&self.generation_mark()).await?;
+        Ok(mark.and_then(|text| text.parse().ok()))
     }
 
     async fn ask_rematch(
@@ -64,7 +97,8 @@ impl Engine {
         images: &[Digest],
         generation: u64,
     ) -> Result<(), ScanError> {
-        let batch = Batch { images: images.to_vec(), generation };
+        let scanner = self.scanner.name().to_owned();
+        let batch = Batch { images: images.to_vec(), generation, scanner };
         let job = NewJob {
             kind: REMATCH.to_owned(),
             subject,
@@ -80,9 +114,7 @@ impl Engine {
     /// A report made with older advisories than those that all images were matched with came too
     /// late to be among them: its image is matched once more.
     pub(super) async fn catch_up(&self, image: &Digest, generation: u64) -> Result<(), ScanError> {
-        let mark = self.parts.catalog.mark(MARK).await?;
-        let mark = mark.and_then(|text| text.parse::<u64>().ok());
-        match mark {
+        match self.matched_generation().await? {
             Some(mark) if mark > generation => {
                 self.ask_rematch(format!("{mark} {image}"), &[*image], mark).await
             }
@@ -104,12 +136,17 @@ impl Engine {
 
     /// Whether the advisories that a job asks for are not here yet.
     pub(super) fn is_early(&self, payload: &str) -> bool {
-        let here = self.database().map_or(0, |database| database.generation());
-        serde_json::from_str::<Batch>(payload).is_ok_and(|batch| batch.generation > here)
+        let here = self.generation();
+        serde_json::from_str::<Batch>(payload)
+            .is_ok_and(|batch| batch.generation > here && batch.scanner == self.scanner.name())
     }
 
     pub(super) async fn rematch_job(&self, payload: &str) -> Result<(), ScanError> {
         let Ok(batch) = serde_json::from_str::<Batch>(payload) else { return Ok(()) };
+        if batch.scanner != self.scanner.name() {
+            // Asked for before another scanner took over.
+            return Ok(());
+        }
         for image in &batch.images {
             match self.rematch(image).await {
                 // One image that can't be read is no reason to leave the others.

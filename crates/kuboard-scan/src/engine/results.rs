@@ -91,7 +91,7 @@ pub fn subject_of(registry: &str, repository: &str, tag: &str, image: &Digest) -
     }
 }
 
-fn key_of(finding: &Finding) -> String {
+pub(super) fn key_of(finding: &Finding) -> String {
     format!("{} {} {}", finding.id, finding.package.name, finding.path)
 }
 
@@ -321,6 +321,10 @@ impl Engine {
             summary: serde_json::to_string(&summary).unwrap_or_default(),
             generation: report.database.generation,
             reported_ms: now_ms,
+            first_ms: match report.outcome {
+                Outcome::Unsupported { .. } => 0,
+                Outcome::Complete | Outcome::Partial { .. } => now_ms,
+            },
         };
         let published = Published {
             report: keep.then_some(&kept),

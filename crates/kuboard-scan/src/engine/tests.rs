@@ -71,6 +71,7 @@ impl Ground {
         let parts = EngineParts {
             catalog: self.catalog.clone(),
             inspector,
+            scanner: None,
             repositories: Arc::new(NoRepositories),
             exclusions: Exclusions::default(),
             receivers: vec!["one".to_owned()],
@@ -318,6 +319,53 @@ async fn a_known_image_under_a_new_name_has_a_job_until_it_is_reported() {
     engine.heard(seen, &mut super::jobs::Awaited::default()).await.unwrap();
     assert!(ground.catalog.last_job(SCAN, &image.to_string()).await.unwrap().is_some());
     assert_eq!(ground.catalog.image_named(&name()).await.unwrap(), Some(image));
+}
+
+#[tokio::test]
+async fn facts_know_what_a_later_advisory_brought() {
+    let ground = Ground::new().await;
+    let (engine, _, _heard) = ground.engine();
+    let image = Digest::sha256(b"image");
+    assert_eq!(engine.facts(&image).await.unwrap(), None);
+    ground.name(&image, 1).await;
+    // Before there are advisories nothing can be said: that was no scan.
+    let reason = "there are no advisories".to_owned();
+    let nothing = Report { outcome: Outcome::Unsupported { reason }, ..found(&image, &[], 5) };
+    engine.publish(&image, &nothing).await.unwrap();
+    let facts = engine.facts(&image).await.unwrap().unwrap();
+    assert!(matches!(facts.known, kuboard_vuln::Known::Nothing(_)));
+    engine.publish(&image, &found(&image, &["CVE-1"], 10)).await.unwrap();
+    engine.publish(&image, &found(&image, &["CVE-1", "CVE-2"], 20)).await.unwrap();
+    let seen = |facts: kuboard_vuln::ImageFacts| {
+        let findings = facts.findings.iter().map(|fact| (fact.id.to_string(), fact.first_seen_ms));
+        (facts.first_scanned_ms, facts.scanned_ms, findings.collect::<Vec<_>>())
+    };
+    let now = (10, 20, vec![("CVE-1".to_owned(), 10), ("CVE-2".to_owned(), 20)]);
+    assert_eq!(seen(engine.facts(&image).await.unwrap().unwrap()), now);
+    // A further name brings nothing new, whichever name the report is stored under.
+    let other = ImageName { tag: "2".into(), ..name() };
+    ground.catalog.name_image(&other, &image, 30).await.unwrap();
+    let mut again = found(&image, &["CVE-1", "CVE-2"], 30);
+    again.image.name = "docker.io/library/a:2".into();
+    again.image.tag = "2".into();
+    engine.publish(&image, &again).await.unwrap();
+    let later = (10, 30, now.2);
+    assert_eq!(seen(engine.facts(&image).await.unwrap().unwrap()), later);
+}
+
+#[tokio::test]
+async fn a_pods_image_is_asked_for_before_all_others() {
+    let ground = Ground::new().await;
+    let (engine, _, _heard) = ground.engine();
+    let [first, awaited] = [Digest::sha256(b"first"), Digest::sha256(b"awaited")];
+    for (image, priority) in [(first, 50), (awaited, super::AWAITED)] {
+        assert!(engine.ask_for(&name(), &image, priority).await.unwrap());
+    }
+    let job = ground.catalog.lease_job(&[SCAN], "w", i64::MAX, engine.now_ms()).await.unwrap();
+    let job: ScanJob = serde_json::from_str(&job.unwrap().payload).unwrap();
+    assert_eq!((job.image, job.fetch, job.tag.as_str()), (awaited, true, "1"));
+    let names = ground.catalog.image_names(&awaited).await.unwrap();
+    assert_eq!(names.iter().map(|named| &named.name).collect::<Vec<_>>(), [&name()]);
 }
 
 #[test]

@@ -59,6 +59,7 @@ impl Ground {
         let parts = EngineParts {
             catalog: self.catalog.clone(),
             inspector,
+            scanner: None,
             repositories: Arc::new(NoRepositories),
             exclusions: Exclusions::default(),
             receivers: Vec::new(),

@@ -71,6 +71,8 @@ pub struct Run {
     pub queued: usize,
     /// Those whose report was current.
     pub current: usize,
+    /// Those of registries that are left alone altogether.
+    pub excluded: usize,
 }
 
 /// Images that nobody asked for since then are not scanned again.
@@ -83,21 +85,22 @@ const PRIORITY: i64 = 10;
 const LOOK: Duration = Duration::from_secs(30);
 const SHORTEST: Duration = Duration::from_millis(200);
 
-/// Runs the schedules until stop.
+/// Gives the policies of the moment.
+pub type Policies = Arc<dyn Fn() -> Vec<PolicySpec> + Send + Sync>;
+
+/// Runs the schedules until stop. `policies` is asked each time, because they change while this
+/// runs.
 ///
 /// # Errors
 /// None; the return type is that of a role.
 pub async fn run(
     engine: Arc<Engine>,
-    policies: Vec<PolicySpec>,
+    policies: Policies,
     stop: Shutdown,
 ) -> anyhow::Result<()> {
-    if policies.is_empty() {
-        stop.begun().await;
-        return Ok(());
-    }
     loop {
         let now_ms = engine.now_ms();
+        let policies = policies();
         match run_due(&engine, &policies, now_ms).await {
             Ok(runs) => {
                 for (name, run) in runs {
@@ -157,7 +160,9 @@ pub async fn run_due(
             run.images = images.len();
             run.ran_ms = now_ms;
             for image in images {
-                if is_current(engine, &image.image, &mut current).await? {
+                if engine.excludes(&image.name.registry) {
+                    run.excluded += 1;
+                } else if is_current(engine, &image.image, &mut current).await? {
                     run.current += 1;
                 } else {
                     engine
@@ -207,7 +212,7 @@ async fn is_current(
     if let Some(is_current) = known.get(image) {
         return Ok(*is_current);
     }
-    let generation = engine.database().map_or(0, |database| database.generation());
+    let generation = engine.generation();
     let report = engine.catalog().report(image).await?;
     let mut is_current = report.is_some_and(|report| report.generation == generation);
     if is_current {

@@ -152,7 +152,7 @@ async fn runs(ground: super::ground::Ground) {
         let row = InventoryRow { image, indexer, body: vec![1], indexed_ms: DAY };
         catalog.put_image_inventory(&row, Vec::new()).await.unwrap();
         let (body, summary) = (vec![1], String::new());
-        let report = ReportRow { image, body, summary, generation, reported_ms: DAY };
+        let report = ReportRow { image, body, summary, generation, reported_ms: DAY, first_ms: DAY };
         catalog.put_report(&report).await.unwrap();
     }
     let policies = [policy("production", 6 * HOUR)];

@@ -111,6 +111,7 @@ pub(crate) async fn engine(folder: &Path) -> Arc<Engine> {
     let parts = EngineParts {
         catalog,
         inspector,
+        scanner: None,
         repositories: Arc::new(NoRepositories),
         exclusions: Exclusions::default(),
         receivers: Vec::new(),
