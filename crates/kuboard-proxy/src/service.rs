@@ -219,14 +219,7 @@ impl Service {
         repository: &str,
         now_ms: i64,
     ) -> Result<Caller, ApiError> {
-        let caller = self
-            .caller(request, now_ms)
-            .await
-            .map_err(|error| self.access.with_challenge(error, request, action, repository))?;
-        if caller.may(action, repository) {
-            return Ok(caller);
-        }
-        Err(self.access.refusal(&caller, request, action, repository))
+        self.access.permit(request, action, repository, now_ms).await
     }
 
     async fn caller(&self, request: &Request, now_ms: i64) -> Result<Caller, ApiError> {
@@ -258,7 +251,8 @@ impl Service {
             .map_err(|error| catalog_error(&error))?;
         let full = names.len() == limit as usize;
         let last = names.last().filter(|_| full).cloned();
-        names.retain(|name| caller.may(Action::Pull, name) && self.shows(&caller, name));
+        self.access.retain_visible(&caller, &mut names, now_ms).await?;
+        names.retain(|name| self.shows(&caller, name));
         let mut response = json(serde_json::json!({ "repositories": names }).to_string());
         let link = last.map(|last| format!("</v2/_catalog?n={limit}&last={last}>; rel=\"next\""));
         if let Some(Ok(link)) = link.map(|link| HeaderValue::from_str(&link)) {

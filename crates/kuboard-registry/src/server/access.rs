@@ -1,6 +1,7 @@
 //! Who may do what: from a request's credentials to a [`Caller`], or to the challenge that tells
 //! the client how to come back.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use http::header::{AUTHORIZATION, HeaderMap, WWW_AUTHENTICATE};
 use kuboard_rt::http::Peer;
 use tokio::sync::Semaphore;
 
+use super::audit;
 use super::authorizer::{Authorizer, Grant};
 use super::caller::{Action, Anonymous, Caller};
 use super::credentials::{Presented, presented};
@@ -165,9 +167,97 @@ impl Access {
             }
             Presented::Bearer(token) => {
                 let caller = self.signer.caller(&token, self.anonymous, now_ms);
-                caller.ok_or_else(|| ApiError::unauthorized("the token is not ours or has ended"))
+                match caller {
+                    Some(caller) => Ok(caller),
+                    None if self.knows_token(&token) => {
+                        self.user("", &token, address, now_ms).await
+                    }
+                    None => Err(ApiError::unauthorized("the token is not ours or has ended")),
+                }
             }
         }
+    }
+
+    /// Whether the caller may do this to the repository. Where its rights cannot be listed, whoever
+    /// knows them is asked.
+    ///
+    /// # Errors
+    /// When it cannot be known now.
+    pub async fn allows(
+        &self,
+        caller: &Caller,
+        action: Action,
+        repository: &str,
+        now_ms: i64,
+    ) -> Result<bool, ApiError> {
+        if caller.may(action, repository) {
+            return Ok(true);
+        }
+        match caller.judge() {
+            Some(judge) => judge.rights().allows(action, repository, now_ms).await,
+            None => Ok(false),
+        }
+    }
+
+    /// Keeps of `names` the repositories that the caller may pull. Where rights must be asked for,
+    /// that is once for each first component of a name: repositories that the caller may pull only
+    /// by their own names are left out.
+    ///
+    /// # Errors
+    /// When it cannot be known now.
+    pub async fn retain_visible(
+        &self,
+        caller: &Caller,
+        names: &mut Vec<String>,
+        now_ms: i64,
+    ) -> Result<(), ApiError> {
+        let mut asked: HashMap<String, bool> = HashMap::new();
+        if let Some(judge) = caller.judge() {
+            for name in names.iter() {
+                let Some((first, _)) = name.split_once('/') else { continue };
+                if !asked.contains_key(first) {
+                    let all = format!("{first}/*");
+                    let allowed = judge.rights().allows(Action::Pull, &all, now_ms).await?;
+                    asked.insert(first.to_owned(), allowed);
+                }
+            }
+        }
+        names.retain(|name| {
+            let first = name.split_once('/').map(|(first, _)| first);
+            caller.may(Action::Pull, name)
+                || first.and_then(|first| asked.get(first)).is_some_and(|allowed| *allowed)
+        });
+        Ok(())
+    }
+
+    /// The caller of a request, if it may do this to the repository; else the refusal or the
+    /// challenge that says how to come back. What workloads of a cluster ask for is audited.
+    ///
+    /// # Errors
+    /// As [`Access::caller`] and [`Access::refusal`].
+    pub async fn permit<B>(
+        &self,
+        request: &http::Request<B>,
+        action: Action,
+        repository: &str,
+        now_ms: i64,
+    ) -> Result<Caller, ApiError> {
+        let peer = request.extensions().get::<Peer>().copied();
+        let asked = self.caller(request.headers(), peer, now_ms);
+        let caller = asked
+            .await
+            .map_err(|error| self.with_challenge(error, request, action, repository))?;
+        let allowed = self.allows(&caller, action, repository, now_ms).await?;
+        audit::asked(&caller, request.method(), request.uri().path(), repository, allowed);
+        if allowed {
+            return Ok(caller);
+        }
+        Err(self.refusal(&caller, request, action, repository))
+    }
+
+    /// Whether a body of users takes this for one of its tokens.
+    pub(crate) fn knows_token(&self, token: &str) -> bool {
+        self.authorizers.iter().any(|known| known.knows_token(token))
     }
 
     /// The answer to a caller who may not do this: 403 to a user whose rights end here, else 401
@@ -276,8 +366,15 @@ impl Access {
                 .with_retry_after(wait)
         })?;
         for authorizer in &self.authorizers {
-            if let Some(grant) = authorizer.authenticate(user, secret, now_ms).await? {
+            let outcome = authorizer.authenticate(user, secret, now_ms).await;
+            let wrong = match &outcome {
+                Ok(found) => found.is_none(),
+                Err(error) => error.status == StatusCode::UNAUTHORIZED,
+            };
+            if !wrong {
                 self.throttle.refund(address, user);
+            }
+            if let Some(grant) = outcome? {
                 return Ok(Some(grant));
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::authorizer::Grant;
+use super::authorizer::{Grant, Judge, Workload};
 use super::scope::Granted;
 
 /// What is done to a repository, or to the registry.
@@ -59,6 +59,8 @@ impl Anonymous {
 pub struct Caller {
     /// The name behind the credentials; `None` for a caller without.
     pub name: Option<Arc<str>>,
+    /// The workload of a cluster that asks, where the credentials say.
+    pub workload: Option<Arc<Workload>>,
     floor: Anonymous,
     rights: Rights,
 }
@@ -80,18 +82,25 @@ impl Caller {
     }
 
     pub(crate) fn without_credentials(floor: Anonymous) -> Self {
-        Self { name: None, floor, rights: Rights::None }
+        Self { name: None, workload: None, floor, rights: Rights::None }
     }
 
     pub(crate) fn granted(grant: Arc<Grant>, floor: Anonymous) -> Self {
-        Self { name: Some(grant.name.as_str().into()), floor, rights: Rights::Grant(grant) }
+        let (name, workload) = (Some(grant.name.as_str().into()), grant.workload.clone());
+        Self { name, workload, floor, rights: Rights::Grant(grant) }
     }
 
     pub(crate) fn bearing(name: Option<Arc<str>>, access: Vec<Granted>, floor: Anonymous) -> Self {
-        Self { name, floor, rights: Rights::Token(access.into()) }
+        Self { name, workload: None, floor, rights: Rights::Token(access.into()) }
     }
 
-    /// True if the caller may do this to the repository. [`Action::Catalog`] is about the
+    pub(crate) fn with_workload(mut self, workload: Option<Arc<Workload>>) -> Self {
+        self.workload = workload;
+        self
+    }
+
+    /// True if the caller may do this to the repository, as far as that is known without asking
+    /// anybody; [`Access::allows`](super::Access::allows) asks. [`Action::Catalog`] is about the
     /// registry; the name is not looked at.
     pub fn may(&self, action: Action, repository: &str) -> bool {
         self.floor.may(action)
@@ -102,6 +111,14 @@ impl Caller {
                     access.iter().any(|granted| granted.covers(action, repository))
                 }
             }
+    }
+
+    /// Whom to ask for what the caller is not known to have.
+    pub(crate) fn judge(&self) -> Option<&Judge> {
+        match &self.rights {
+            Rights::Grant(grant) => grant.judge.as_ref(),
+            _ => None,
+        }
     }
 
     /// True if credentials were sent and accepted.

@@ -253,7 +253,7 @@ fn parse(text: &str) -> Result<Users, HtpasswdError> {
         highest = highest.max(parts.get_cost());
         let stamp = format!("htpasswd:{:.16}", Digest::sha256(hash.as_bytes()).hex());
         let (name, rules) = (name.to_owned(), vec![Rule::all()]);
-        let grant = Arc::new(Grant { name: name.clone(), rules, stamp, expires_ms: None });
+        let grant = Arc::new(Grant::by_rules(name.clone(), rules, stamp));
         if users.by_name.insert(name, User { hash: hash.into(), grant }).is_some() {
             return bad("a second line for the same user");
         }

@@ -136,7 +136,7 @@ impl Keys {
         let stored = Digest::sha256(key.secret_hash.as_bytes()).hex();
         let stamp = format!("key:{id}:{stored:.16}");
         let StoredKey { owner, rules, expires_ms, .. } = key;
-        Arc::new(Grant { name: owner, rules, stamp, expires_ms })
+        Arc::new(Grant { expires_ms, ..Grant::by_rules(owner, rules, stamp) })
     }
 }
 

@@ -8,10 +8,10 @@ use aws_lc_rs::rand;
 use parking_lot::Mutex;
 
 /// Finds an entry; says nothing about the secrets it was made from.
-pub(crate) type Fingerprint = [u8; 32];
+pub type Fingerprint = [u8; 32];
 
 /// Remembers values for a while.
-pub(crate) struct Memory<V> {
+pub struct Memory<V> {
     key: hmac::Key,
     entries: Mutex<HashMap<Fingerprint, Entry<V>>>,
     capacity: usize,
@@ -23,8 +23,8 @@ struct Entry<V> {
 }
 
 impl<V: Clone> Memory<V> {
-    /// Fails only if the machine has no randomness.
-    pub(crate) fn new(capacity: usize) -> Result<Self, aws_lc_rs::error::Unspecified> {
+    /// A memory of at most `capacity` values. Fails only if the machine has no randomness.
+    pub fn new(capacity: usize) -> Result<Self, aws_lc_rs::error::Unspecified> {
         let mut bytes = [0; 32];
         rand::fill(&mut bytes)?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
@@ -32,7 +32,8 @@ impl<V: Clone> Memory<V> {
     }
 
     /// A fingerprint of parts; which text belongs to which part counts too.
-    pub(crate) fn fingerprint(&self, parts: &[&str]) -> Fingerprint {
+    #[must_use]
+    pub fn fingerprint(&self, parts: &[&str]) -> Fingerprint {
         let mut context = hmac::Context::with_key(&self.key);
         for part in parts {
             context.update(&(part.len() as u64).to_le_bytes());
@@ -43,7 +44,8 @@ impl<V: Clone> Memory<V> {
         fingerprint
     }
 
-    pub(crate) fn get(&self, fingerprint: &Fingerprint, now_ms: i64) -> Option<V> {
+    /// The value, if it was put and has not ended.
+    pub fn get(&self, fingerprint: &Fingerprint, now_ms: i64) -> Option<V> {
         let entries = self.entries.lock();
         entries
             .get(fingerprint)
@@ -52,7 +54,7 @@ impl<V: Clone> Memory<V> {
     }
 
     /// Remembers a value; when there is no room, what has ended goes, then anything.
-    pub(crate) fn put(&self, fingerprint: Fingerprint, value: V, until_ms: i64, now_ms: i64) {
+    pub fn put(&self, fingerprint: Fingerprint, value: V, until_ms: i64, now_ms: i64) {
         let mut entries = self.entries.lock();
         if entries.len() >= self.capacity {
             entries.retain(|_, entry| now_ms < entry.until_ms);

@@ -6,9 +6,11 @@
 //!
 //! Who asks is settled like this: a bearer token of ours names repositories and actions for five
 //! minutes; a user and a password (or an access key in its place) are accepted directly as well,
-//! and by the token service at `/token`. Whoever sends nothing is what [`Anonymous`] says.
+//! and by the token service at `/token`. Whoever sends nothing is what [`Anonymous`] says. Bodies of
+//! users that know rights only when asked for each ([`Rights`]) are asked by [`Access::allows`].
 
 mod access;
+mod audit;
 mod authorizer;
 mod caller;
 mod credentials;
@@ -17,6 +19,7 @@ mod glob;
 mod htpasswd;
 mod keys;
 mod memory;
+mod own_token;
 mod query;
 mod route;
 mod scope;
@@ -26,9 +29,11 @@ mod token_service;
 mod visitor;
 
 pub use access::{Access, AccessConfig, AccessError};
-pub use authorizer::{Authorizer, Grant, Rule};
+pub use audit::TARGET as AUDIT;
+pub use authorizer::{Authorizer, Grant, Judge, Rights, Rule, Workload};
 pub use caller::{Action, Anonymous, Caller};
 pub use error::{ApiError, ErrorCode};
+pub use memory::{Fingerprint, Memory};
 pub use keys::{KeySource, NewKey, NoKeys, StoredKey};
 pub use query::Query;
 pub use route::{Route, route};

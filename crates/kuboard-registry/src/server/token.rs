@@ -15,6 +15,7 @@ use kuboard_oci::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::access::AccessError;
+use super::authorizer::Workload;
 use super::caller::{Anonymous, Caller};
 use super::error::ApiError;
 use super::memory::Memory;
@@ -56,6 +57,16 @@ struct Claims {
     /// Of refresh tokens: the stamp of the credentials they stand for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stamp: Option<String>,
+    /// The workload that the token was given to.
+    #[serde(default, rename = "kubernetes.io", skip_serializing_if = "Option::is_none")]
+    workload: Option<Arc<Workload>>,
+}
+
+/// Whom a token is for.
+#[derive(Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) name: Option<&'a str>,
+    pub(crate) workload: Option<&'a Arc<Workload>>,
 }
 
 /// What a refresh token says.
@@ -95,7 +106,7 @@ impl Signer {
     /// it lives.
     pub(crate) fn token(
         &self,
-        name: Option<&str>,
+        subject: Subject<'_>,
         access: Vec<Granted>,
         now_ms: i64,
         ends_ms: Option<i64>,
@@ -104,8 +115,9 @@ impl Signer {
         let left = ends_ms.map_or(TOKEN_SECONDS, |ends| ends.div_euclid(1000) - now);
         let lives = left.clamp(0, TOKEN_SECONDS);
         let audience = self.service.clone();
-        let claims = claims(name.unwrap_or_default(), audience, now, lives);
-        Ok((self.sign(&Claims { access, ..claims })?, lives))
+        let claims = claims(subject.name.unwrap_or_default(), audience, now, lives);
+        let workload = subject.workload.cloned();
+        Ok((self.sign(&Claims { access, workload, ..claims })?, lives))
     }
 
     /// A token that can be changed for tokens as long as the credentials behind it stay.
@@ -123,7 +135,7 @@ impl Signer {
         }
         let claims = self.check(token, &self.service, now_ms)?;
         let name = (!claims.sub.is_empty()).then(|| Arc::from(claims.sub.as_str()));
-        let caller = Caller::bearing(name, claims.access, floor);
+        let caller = Caller::bearing(name, claims.access, floor).with_workload(claims.workload);
         self.memory.put(print, caller.clone(), claims.exp.saturating_mul(1000), now_ms);
         Some(caller)
     }
@@ -170,6 +182,7 @@ fn claims(name: &str, audience: String, now: i64, lives: i64) -> Claims {
         jti: format!("{:032x}", ::rand::random::<u128>()),
         access: Vec::new(),
         stamp: None,
+        workload: None,
     }
 }
 

@@ -15,12 +15,13 @@ use kuboard_rt::http::{Body, Request, RequestBody, Response};
 use serde::Serialize;
 
 use super::access::{Access, WRONG};
+use super::audit;
 use super::caller::{Action, Caller};
 use super::credentials::{Presented, presented};
 use super::error::{ApiError, ErrorCode};
 use super::query::Query;
 use super::scope::{self, Asked, Granted};
-use super::token::Refresh;
+use super::token::{Refresh, Subject};
 use super::visitor::Visitor;
 
 /// Longest form that is read, in bytes.
@@ -89,9 +90,12 @@ impl Access {
             Presented::Basic { user, secret } => {
                 self.by_password(&user, &secret, visitor.address, now_ms).await?
             }
+            Presented::Bearer(token) if self.knows_token(&token) => {
+                self.by_password("", &token, visitor.address, now_ms).await?
+            }
             Presented::Bearer(_) => return Err(wrong("the token service takes Basic credentials")),
         };
-        let (token, expires_in, _) = self.issue(&bearer, &query, visitor.host(), now_ms)?;
+        let (token, expires_in, _) = self.issue(&bearer, &query, visitor.host(), now_ms).await?;
         Ok(Reply {
             access_token: token.clone(),
             token: Some(token),
@@ -124,10 +128,17 @@ impl Access {
                 let (user, secret) = (field("username")?, field("password")?);
                 self.by_password(user, secret, visitor.address, now_ms).await?
             }
-            "refresh_token" => self.by_refresh(field("refresh_token")?, now_ms).await?,
+            "refresh_token" => {
+                let token = field("refresh_token")?;
+                if self.knows_token(token) {
+                    self.by_password("", token, visitor.address, now_ms).await?
+                } else {
+                    self.by_refresh(token, now_ms).await?
+                }
+            }
             _ => return Err(malformed("grant_type is neither password nor refresh_token")),
         };
-        let (token, expires_in, access) = self.issue(&bearer, &form, visitor.host(), now_ms)?;
+        let (token, expires_in, access) = self.issue(&bearer, &form, visitor.host(), now_ms).await?;
         let offline = form.get("access_type") == Some("offline");
         let refresh = bearer.refresh.filter(|_| offline);
         let refresh = refresh.map(|refresh| self.signer.refresh_token(refresh, now_ms));
@@ -152,9 +163,10 @@ impl Access {
         let grant = self.login(user, secret, address, now_ms).await?;
         let grant = grant.ok_or_else(|| self.challenge_basic(WRONG))?;
         let refresh = Refresh { name: grant.name.clone(), stamp: grant.stamp.clone() };
+        let refresh = Some(refresh).filter(|refresh| !refresh.stamp.is_empty());
         let ends_ms = grant.expires_ms;
         let caller = Caller::granted(grant, self.anonymous);
-        Ok(Bearer { caller, refresh: Some(refresh), ends_ms })
+        Ok(Bearer { caller, refresh, ends_ms })
     }
 
     async fn by_refresh(&self, token: &str, now_ms: i64) -> Result<Bearer, ApiError> {
@@ -173,7 +185,7 @@ impl Access {
     }
 
     /// The token, the seconds it lives and what it grants.
-    fn issue(
+    async fn issue(
         &self,
         bearer: &Bearer,
         asked: &Query,
@@ -184,15 +196,20 @@ impl Access {
         let mut access: Vec<Granted> = Vec::new();
         for asked in scope::parse(asked.get_all("scope")) {
             match asked {
-                Asked::Catalog if caller.may(Action::Catalog, "") => {
-                    access.push(Granted::catalog())
+                Asked::Catalog => {
+                    if self.allows(caller, Action::Catalog, "", now_ms).await? {
+                        access.push(Granted::catalog());
+                    }
                 }
-                Asked::Catalog => {}
                 Asked::Repository { name, actions } => {
                     for name in (self.naming)(host, &name) {
-                        let may =
-                            actions.iter().copied().filter(|action| caller.may(*action, &name));
-                        let may: Vec<Action> = may.collect();
+                        let mut may: Vec<Action> = Vec::new();
+                        for action in &actions {
+                            if self.allows(caller, *action, &name, now_ms).await? {
+                                may.push(*action);
+                            }
+                        }
+                        audit::granted(caller, &name, &actions, &may);
                         if !may.is_empty() {
                             access.push(Granted::repository(name, &may));
                         }
@@ -200,8 +217,9 @@ impl Access {
                 }
             }
         }
-        let name = caller.name.as_deref();
-        let (token, lives) = self.signer.token(name, access.clone(), now_ms, bearer.ends_ms)?;
+        let subject =
+            Subject { name: caller.name.as_deref(), workload: caller.workload.as_ref() };
+        let (token, lives) = self.signer.token(subject, access.clone(), now_ms, bearer.ends_ms)?;
         Ok((token, lives, access))
     }
 }

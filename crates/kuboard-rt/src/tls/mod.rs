@@ -1,9 +1,9 @@
 //! Certificates of a listener: where they come from, how they are renewed, and how they are
 //! swapped without a restart.
 //!
-//! Three sources, one value: files that somebody else renews ([`Certificates::from_files`]),
-//! an own small authority for a single machine ([`Certificates::self_made`]), and ACME
-//! ([`Certificates::acme`]). New handshakes use the newest certificate; a renewal that fails
+//! Four sources, one value: files that somebody else renews ([`Certificates::from_files`]),
+//! an own small authority for a single machine ([`Certificates::self_made`]), ACME
+//! ([`Certificates::acme`]), and whoever hands them over ([`Certificates::handed`]). New handshakes use the newest certificate; a renewal that fails
 //! keeps the old one.
 
 mod acme;
@@ -42,6 +42,8 @@ enum Source {
     Files(files::Files),
     SelfMade(self_made::SelfMade),
     Acme(Box<acme::Acme>),
+    /// Somebody else calls [`Certificates::hand_over`].
+    Handed,
 }
 
 impl Certificates {
@@ -84,6 +86,26 @@ impl Certificates {
             resolver.set(leaf);
         }
         Self::build(resolver, Source::Acme(Box::new(acme)), proves_by_handshake)
+    }
+
+    /// Certificates that somebody hands over by [`Certificates::hand_over`]; until the first,
+    /// handshakes are refused.
+    ///
+    /// # Errors
+    /// When the TLS library refuses.
+    pub fn handed() -> Result<Arc<Self>, Error> {
+        Self::build(Arc::new(Resolver::default()), Source::Handed, false)
+    }
+
+    /// Takes over a chain (the leaf first) and its key, both PEM, whatever the source is. `name`
+    /// stands for them in errors.
+    ///
+    /// # Errors
+    /// When they do not parse or do not belong together; the old certificate stays in use.
+    pub fn hand_over(&self, name: &str, chain: &str, key: &str) -> Result<(), Error> {
+        let path = Path::new(name);
+        self.resolver.set(Leaf::from_pem((path, chain), (path, key))?);
+        Ok(())
     }
 
     fn build(
@@ -131,6 +153,7 @@ impl Certificates {
             Source::Files(files) => files.changed().await?,
             Source::SelfMade(source) => source.renew(self.resolver.leaf(), now_ms).await?,
             Source::Acme(acme) => acme.renew(self.resolver.leaf(), now_ms).await?,
+            Source::Handed => None,
         };
         let changed = fresh.is_some();
         if let Some(leaf) = fresh {
