@@ -1,21 +1,29 @@
-//! Who may do what, as the settings say: users of a file, access keys of the catalogue.
+//! Who may do what, as the settings say: users of a file, access keys of the catalogue, and the
+//! identities of a cluster.
 
 use std::{error::Error, sync::Arc};
 
 use anyhow::Context;
 use kuboard_api::{Anonymous as Said, Config, Rules, Target};
 use kuboard_catalog::{Catalog, KeyRow};
-use kuboard_registry::server::{Access, AccessConfig, Anonymous, KeySource, Rule, StoredKey};
+use kuboard_operator::{
+    access::{KubernetesAuthorizer, Metrics as ReviewMetrics, Settings},
+    client::Cluster,
+};
+use kuboard_registry::server::{
+    Access, AccessConfig, Anonymous, KeySource, NoKeys, Rule, StoredKey,
+};
 use kuboard_rt::BoxFuture;
 
 /// Name of this registry in tokens.
 const SERVICE: &str = "kuboard";
 
 /// Opens the users and keys of the settings.
-pub(crate) fn open(
+pub(crate) async fn open(
     config: &Config,
     catalog: &Catalog,
     rules: Arc<Rules>,
+    metrics: &prometheus::Registry,
 ) -> anyhow::Result<Arc<Access>> {
     let anonymous = match config.anonymous() {
         Said::None => Anonymous::None,
@@ -34,7 +42,42 @@ pub(crate) fn open(
         Arc::new(CatalogKeys(catalog.clone())),
     )
     .context("access")?;
-    Ok(Arc::new(access.with_naming(move |host, name| names(&rules, host, name))))
+    let access = access.with_naming(move |host, name| names(&rules, host, name));
+    Ok(Arc::new(match kubernetes(config, metrics).await? {
+        Some(cluster) => access.with_authorizer(Arc::new(cluster)),
+        None => access,
+    }))
+}
+
+/// The identities of the cluster, if they are wanted. The API server is not asked before somebody
+/// comes with a token: pulls of others never wait for it.
+async fn kubernetes(
+    config: &Config,
+    metrics: &prometheus::Registry,
+) -> anyhow::Result<Option<KubernetesAuthorizer>> {
+    let wanted = &config.access.kubernetes;
+    if !wanted.enable {
+        return Ok(None);
+    }
+    let kubeconfig = config.kubernetes.kubeconfig.clone();
+    let cluster = Cluster { kubeconfig, ..Cluster::default() };
+    let client = cluster.client().await.context("access.kubernetes")?;
+    let settings = Settings { audience: wanted.audience.clone() };
+    let metrics = ReviewMetrics::new(metrics)?;
+    Ok(Some(KubernetesAuthorizer::new(client, settings, metrics)?))
+}
+
+/// Signs tokens for those whom this registry sends for its own content; knows no users.
+pub(crate) fn tokens(config: &Config) -> anyhow::Result<Access> {
+    let key = config.access.token_key.clone();
+    let access = AccessConfig {
+        anonymous: Anonymous::None,
+        htpasswd: None,
+        token_key: key.unwrap_or_else(|| config.data_dir.join("token-key.pem")),
+        service: SERVICE.to_owned(),
+        external_url: None,
+    };
+    Access::new(access, Arc::new(NoKeys)).context("access")
 }
 
 /// By which names rights to a repository are checked, when a client asks a token for it.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use kuboard_api::Config;
+use kuboard_api::{CatalogUrl, Config};
 use kuboard_catalog::Catalog;
 use kuboard_proxy::{Admin, fsck::Subject};
 use kuboard_rt::{Clock, SystemClock, Tasks};
@@ -50,7 +50,19 @@ pub(crate) fn config(place: &Place) -> anyhow::Result<Config> {
     if let Some(dir) = &place.data_dir {
         config.data_dir.clone_from(dir);
     }
+    if let Some(file) = &config.catalog.url_file {
+        config.catalog.url = catalog_url(file)?;
+        config.catalog.url_file = None;
+    }
     Ok(config)
+}
+
+/// The catalogue's URL out of a file of its own.
+fn catalog_url(file: &Path) -> anyhow::Result<CatalogUrl> {
+    let text = fs::read_to_string(file)
+        .with_context(|| format!("catalog.urlFile {} can't be read", file.display()))?;
+    let refused = |fact: String| anyhow::anyhow!("catalog.urlFile {}: {fact}", file.display());
+    text.trim().parse().map_err(refused)
 }
 
 /// Runs a command's asynchronous part.

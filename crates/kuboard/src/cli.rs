@@ -32,12 +32,20 @@ pub(crate) enum Command {
     Jobs(crate::events::JobsArgs),
     /// Check the policies of a folder
     Policies(crate::events::PoliciesArgs),
+    /// The webhook that judges pods: whether it is armed, and what it decided
+    Admission(crate::webhook::AdmissionArgs),
+    /// Print the custom resource definitions, for kubectl apply --server-side -f -
+    Crds,
     /// Look into the cache and tend it
     Cache(CacheArgs),
     /// Access keys for robots, scoped to repositories and actions
     Keys(KeysArgs),
     /// Prove the stored content whole (exit code 3 if it is not)
     Fsck(FsckArgs),
+    /// Find out why pulls fail, scans wait or pods are refused (exit code 3 if something is wrong)
+    Doctor(crate::doctor::DoctorArgs),
+    /// Give kubelet the pod's own token for pulls; kubelet runs this
+    CredentialProvider(crate::credential_provider::CredentialProviderArgs),
     /// Check a configuration file, or show what it comes to
     Config(ConfigArgs),
     /// Print shell completions
@@ -249,6 +257,10 @@ pub(crate) enum Role {
     ScanEngine,
     /// Takes scan jobs from the queue
     ScanWorker,
+    /// Keeps policies, reports and the webhook in the Kubernetes API
+    Operator,
+    /// The webhook that judges pods
+    Admission,
 }
 
 #[derive(Args)]
@@ -380,6 +392,10 @@ pub(crate) enum Page {
     Configuration,
     Cli,
     Metrics,
+    /// The kinds of objects in a cluster
+    Crds,
+    /// Their definitions, as YAML for an API server
+    CrdManifests,
 }
 
 #[derive(Args)]

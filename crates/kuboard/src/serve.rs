@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode, header};
 use kuboard_api::{Config, LogFormat, Rules};
 use kuboard_proxy::{Deps, Front, FrontConfig, Room};
 use kuboard_rt::{
-    BoxFuture, Scope, Shutdown,
+    BoxFuture, Clock as _, Scope, Shutdown, SystemClock,
     health::Health,
     http::{Body, Bound, Handler, Limits, Request, Response, handler_fn},
     log,
@@ -17,10 +17,13 @@ use kuboard_rt::{
     tls::Certificates,
 };
 
+use kuboard_scan::engine::Repositories;
+
 use crate::{
     access, boot,
     boot::{Stores, Use},
     cli::{Role, ServeArgs, UpArgs},
+    cluster::{self, Snapshots},
     control::{Control, SOCKET},
     scanning::{self, Apis, DistantRepositories, Ground, Looking, OwnRepositories},
     tls,
@@ -75,6 +78,8 @@ async fn run(config: Config, roles: &[Role]) -> anyhow::Result<ExitCode> {
     }
     let mut stores = None;
     let mut apis = None;
+    let snapshots = Snapshots::default();
+    snapshots.desired.store(Arc::new(scanning::desired_of_files(&config, SystemClock.now_ms())?));
     let registry: Arc<dyn Handler> = if roles.contains(&Role::RegistryCache) {
         let (room, opened, looking) = cache_role(&config, roles, &scope, &metrics, &health).await?;
         let registry = room.handler();
@@ -82,7 +87,9 @@ async fn run(config: Config, roles: &[Role]) -> anyhow::Result<ExitCode> {
             let ground = ground(&config, &opened, &scope);
             scope.spawn("hosted images", looking.catch_up(&ground, room.reader()));
             let repositories = Arc::new(OwnRepositories(room.reader()));
-            apis = looking.start(&ground, repositories, metrics.registry(), &mut scope, roles)?;
+            let mut house = House { scope: &mut scope, metrics: &metrics, health: &health };
+            apis = engine_roles(looking, &ground, repositories, roles, &snapshots, &mut house)
+                .await?;
         }
         stores = Some(opened);
         let control = Control { admin: room.admin() };
@@ -99,7 +106,9 @@ async fn run(config: Config, roles: &[Role]) -> anyhow::Result<ExitCode> {
         let ground = ground(&config, &opened, &scope);
         let repositories = Arc::new(DistantRepositories::new(&config, metrics.registry())?);
         let looking = Looking::new(&ground)?;
-        apis = looking.start(&ground, repositories, metrics.registry(), &mut scope, roles)?;
+        let mut house = House { scope: &mut scope, metrics: &metrics, health: &health };
+        apis =
+            engine_roles(looking, &ground, repositories, roles, &snapshots, &mut house).await?;
         stores = Some(opened);
         if roles.contains(&Role::RegistryProxy) {
             front_role(&config, &health)?
@@ -122,6 +131,33 @@ async fn run(config: Config, roles: &[Role]) -> anyhow::Result<ExitCode> {
     drop(stores);
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where a role puts its tasks, counters and checks.
+struct House<'a> {
+    scope: &'a mut Scope,
+    metrics: &'a Metrics,
+    health: &'a Health,
+}
+
+/// Starts the scan engine, and what rests on it: the webhook, and what knows the cluster.
+async fn engine_roles(
+    looking: Looking,
+    ground: &Ground<'_>,
+    repositories: Arc<dyn Repositories>,
+    roles: &[Role],
+    snapshots: &Snapshots,
+    house: &mut House<'_>,
+) -> anyhow::Result<Option<Apis>> {
+    let registry = house.metrics.registry();
+    let desired = &snapshots.desired;
+    let started =
+        looking.start(ground, repositories.clone(), registry, house.scope, roles, desired)?;
+    if roles.contains(&Role::Operator) || roles.contains(&Role::Admission) {
+        let parts = cluster::Parts { ground, engine: started.engine, repositories, snapshots };
+        cluster::start(parts, roles, house.scope, house.metrics, house.health).await?;
+    }
+    Ok(started.apis)
 }
 
 /// Binds the addresses and starts to serve; prints where.
@@ -193,7 +229,8 @@ async fn cache_role(
     let stores = Stores::open(config, Use::Own, scope.tasks()).await?;
     let cache = stores.cache(config).await?;
     let rules = Arc::new(Rules::new(config)?);
-    let access = access::open(config, &stores.catalog, rules.clone())?;
+    let access =
+        access::open(config, &stores.catalog, rules.clone(), metrics.registry()).await?;
     watch_health(health, &stores, config);
     let room = kuboard_proxy::Config {
         rules,
@@ -242,7 +279,7 @@ fn watch_health(health: &Health, stores: &Stores, config: &Config) {
             }
         })
     });
-    let probe = config.data_dir.join("downloads").join(".ready");
+    let probe = config.data_dir.join(".ready");
     health.register("data folder", move || {
         let probe = probe.clone();
         Box::pin(async move {
