@@ -128,7 +128,7 @@ impl Image {
         Image::from_manifest(&manifest, media_type, Vec::new(), children)
     }
 
-    fn from_manifest(
+    pub(crate) fn from_manifest(
         manifest: &Value,
         media_type: &str,
         blobs: Vec<Blob>,

@@ -9,7 +9,9 @@
 mod apps;
 pub mod archive;
 pub mod certificate;
+pub mod clair;
 pub mod client;
+pub mod cluster;
 pub mod containerd;
 pub mod debian;
 pub mod disk;
