@@ -13,6 +13,7 @@ use serde_json::Value;
 
 pub mod command;
 pub mod conformance;
+pub mod guarded;
 pub mod packed;
 pub mod programs;
 pub mod service;

@@ -60,7 +60,13 @@ fn a_deployments_pods_run_through_the_product() -> Result<()> {
     cluster.wait_node_ready()?;
     running(2)?;
     cluster.kubectl(&["scale", "deployment/app", "--replicas=3"])?;
-    running(3)
+    running(3)?;
+    // A pod reaches the API server as its environment says, and the machine reaches the pod.
+    let ask = r#"printf 'GET /version HTTP/1.0\r\n\r\n' |
+        nc "$KUBERNETES_SERVICE_HOST" "$KUBERNETES_SERVICE_PORT""#;
+    let said = cluster.kubectl(&["exec", "deployment/app", "--", "/bin/sh", "-c", ask])?;
+    ensure!(said.contains("HTTP request to an HTTPS server"), "{said}");
+    Ok(())
 }
 
 #[test]

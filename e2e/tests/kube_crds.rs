@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use kuboard_testkit::cluster::{Cluster, Level};
 
 const POLICY: &str = r#"apiVersion: kuboard.cn/v1alpha1
@@ -152,15 +152,27 @@ fn what_is_right_is_taken(cluster: &Cluster) -> Result<()> {
 }
 
 fn what_is_wrong_is_refused_with_its_reason(cluster: &Cluster) -> Result<()> {
+    let mut wrong = Vec::new();
+    for (text, expected) in wrong_policies().into_iter().chain(other_wrong_objects()) {
+        let create = ["create", "--dry-run=server", "-f", "-"];
+        let answered = cluster.admin().ask(&create, Some(&text))?;
+        if answered.success || !answered.stderr.contains(expected) {
+            let said = answered.stdout + &answered.stderr;
+            wrong.push(format!("{text}expected {expected:?}: {said}"));
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Policies, and words of what the server says of them.
+fn wrong_policies() -> Vec<(String, &'static str)> {
     let policy = |spec: &str| object("ImageScanPolicy", "bad", spec);
-    let member =
-        |text: &str| object("RegistryFederation", "bad", &format!("{{members: [{text}]}}"));
-    let credential = |spec: &str| object("RegistryCredential", "bad", spec);
     let selector = |one: &str| {
         let spec = format!("{{namespaceSelector: {{matchExpressions: [{one}]}}}}");
         object("ClusterImageScanPolicy", "bad", &spec)
     };
-    let cases = [
+    vec![
         (policy("{severityThreshold: HIHG}"), "write LOW, MEDIUM, HIGH or CRITICAL"),
         (policy("{severityThreshold: ''}"), "spec.severityThreshold"),
         (policy("{schedule: 0 */6 * *}"), "a schedule has five fields"),
@@ -185,6 +197,15 @@ fn what_is_wrong_is_refused_with_its_reason(cluster: &Cluster) -> Result<()> {
         (selector("{key: a, operator: In}"), "In and NotIn need values"),
         (selector("{key: a, operator: Exists, values: [b]}"), "Exists and DoesNotExist have none"),
         (selector("{key: a, operator: Has}"), "Unsupported value: \"Has\""),
+    ]
+}
+
+/// Objects of other kinds.
+fn other_wrong_objects() -> Vec<(String, &'static str)> {
+    let member =
+        |text: &str| object("RegistryFederation", "bad", &format!("{{members: [{text}]}}"));
+    let credential = |spec: &str| object("RegistryCredential", "bad", spec);
+    vec![
         (object("ImageExemption", "bad", "{reason: a, images: [b]}"), "spec.expiresAt: Required"),
         (
             object("ImageExemption", "bad", "{expiresAt: '2026-12-31T00:00:00Z', images: [b]}"),
@@ -229,22 +250,7 @@ fn what_is_wrong_is_refused_with_its_reason(cluster: &Cluster) -> Result<()> {
         (member("{name: A, endpoint: 'https://a'}"), "spec.members[0].name"),
         (member(""), "spec.members"),
         (FEDERATION.replace("latestTimestamp", "newest"), "spec.conflictResolution"),
-    ];
-    let mut wrong = Vec::new();
-    for (text, expected) in &cases {
-        let answered =
-            cluster.admin().ask(&["create", "--dry-run=server", "-f", "-"], Some(text))?;
-        if answered.success || !answered.stderr.contains(expected) {
-            wrong.push(format!(
-                "{text}expected {expected:?}: {}{}",
-                answered.stdout, answered.stderr
-            ));
-        }
-    }
-    if !wrong.is_empty() {
-        bail!("{}", wrong.join("\n"));
-    }
-    Ok(())
+    ]
 }
 
 /// The cost of rules was bounded by the server when it took the definitions; objects as large as

@@ -13,7 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use kuboard_api::{
     desired::{Desired, Running},
@@ -595,10 +595,11 @@ struct Posted<'a> {
 /// The body up to the limit, and whether there was more.
 async fn read(mut body: kuboard_rt::http::RequestBody) -> io::Result<(Bytes, bool)> {
     let Some(first) = body.next().await.transpose()? else { return Ok((Bytes::new(), false)) };
-    let Some(second) = body.next().await.transpose()? else { return Ok((first, false)) };
-    let mut all = bytes::BytesMut::with_capacity(first.len() + second.len());
-    all.extend_from_slice(&first);
-    let mut next = Some(second);
+    // Most questions are one piece, which is not copied.
+    let (mut all, mut next) = match body.next().await.transpose()? {
+        None if first.len() <= MAX_BODY_BYTES => return Ok((first, false)),
+        next => (BytesMut::from(first), next),
+    };
     while let Some(piece) = next {
         if all.len() + piece.len() > MAX_BODY_BYTES {
             return Ok((all.freeze(), true));
@@ -606,7 +607,8 @@ async fn read(mut body: kuboard_rt::http::RequestBody) -> io::Result<(Bytes, boo
         all.extend_from_slice(&piece);
         next = body.next().await.transpose()?;
     }
-    Ok((all.freeze(), false))
+    let too_large = all.len() > MAX_BODY_BYTES;
+    Ok((all.freeze(), too_large))
 }
 
 fn puller(namespace: &str, workload: &Workload<'_>) -> Puller {

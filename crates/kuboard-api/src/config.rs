@@ -272,6 +272,8 @@ section! {
 section! {
     /// The Kubernetes API. Without `kubeconfig`, the service account of the pod is used.
     pub struct Kubernetes {
+        /// Let `kuboard up` run the roles `operator` and `admission` too.
+        "enable" => enable: bool = false,
         /// File with the address and credentials of the API server.
         "kubeconfig" => kubeconfig: Option<PathBuf> = None,
         /// Namespace that Kuboard runs in; its pods are never judged.
@@ -279,6 +281,12 @@ section! {
         /// Namespaces whose pods are never judged, beside that one, kube-system, kube-public and
         /// kube-node-lease.
         "excludedNamespaces" => excluded_namespaces: Vec<String> = Vec::new(),
+        /// Ask upstreams that have no `credentials` here with the RegistryCredentials of the
+        /// cluster: those of `namespace`, and those of other namespaces that allow it. What is
+        /// pulled with them is for everybody who may pull here.
+        "registryCredentials" => registry_credentials: bool = false,
+        /// Namespaces whose Secrets are read for that; none means `namespace` alone, `*` all.
+        "secretNamespaces" => secret_namespaces: Vec<String> = Vec::new(),
     }
 }
 

@@ -28,10 +28,10 @@ mod upstream;
 mod validate;
 
 pub use config::{
-    Access, AccessKubernetes, Acme, AcmeChallenge, Admission, Advisories, Anonymous, Cache, Catalog,
-    Config, CredentialKind, Credentials, Defaults, ExternalClair, Gc, Kubernetes, Limits, Log, LogFormat,
-    Mirrors, Proxy, Scan, ScanApi, ScanEngine, Server, Storage, Tls, TlsMode, Upstream, Visibility,
-    Webhook, WebhookTemplate,
+    Access, AccessKubernetes, Acme, AcmeChallenge, Admission, Advisories, Anonymous, Cache,
+    Catalog, Config, CredentialKind, Credentials, Defaults, ExternalClair, Gc, Kubernetes, Limits,
+    Log, LogFormat, Mirrors, Proxy, Scan, ScanApi, ScanEngine, Server, Storage, Tls, TlsMode,
+    Upstream, Visibility, Webhook, WebhookTemplate,
 };
 pub use duration::{Days, Gigabytes, Minutes, Seconds};
 pub use error::{ConfigError, Problem};

@@ -177,8 +177,7 @@ impl Catalog {
                     query = query.bind(value.to_owned());
                 }
             }
-            let found: Vec<Stored> =
-                query.bind(i64::from(limit)).fetch_all(&self.reader).await?;
+            let found: Vec<Stored> = query.bind(i64::from(limit)).fetch_all(&self.reader).await?;
             Ok(found.into_iter().map(row).collect())
         })
         .await

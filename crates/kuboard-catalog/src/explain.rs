@@ -4,8 +4,8 @@ use kuboard_testkit::postgres::Postgres;
 use sqlx::AssertSqlSafe;
 
 use crate::{
-    Catalog, DecisionFilter, Dialect, blobs, cached, decisions, inventories, keys, manifests, pins, repositories,
-    sweep, tags, untagged,
+    Catalog, DecisionFilter, Dialect, blobs, cached, decisions, inventories, keys, manifests, pins,
+    repositories, sweep, tags, untagged,
 };
 
 /// Statements with the types of their parameters: t(ext), i(nteger), a(rray of text).
@@ -62,7 +62,11 @@ fn statements(dialect: Dialect) -> Vec<(&'static str, String)> {
         ("i", decisions::PRUNE_MORE),
     ];
     let listed = |namespace, outcome| {
-        decisions::list_statement(&DecisionFilter { namespace, outcome, ..DecisionFilter::default() })
+        decisions::list_statement(&DecisionFilter {
+            namespace,
+            outcome,
+            ..DecisionFilter::default()
+        })
     };
     let made = [
         ("iii", listed("", "")),

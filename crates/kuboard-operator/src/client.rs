@@ -141,7 +141,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn silence_has_an_end() {
         let error = ask::<(), _>("look", std::future::pending).await.unwrap_err();
-        assert_eq!(error.to_string(), format!("look: no answer from the API server within {ASK:?}"));
+        assert_eq!(
+            error.to_string(),
+            format!("look: no answer from the API server within {ASK:?}")
+        );
     }
 
     #[tokio::test]

@@ -113,7 +113,8 @@ impl Error {
             Self::Refused { code: 507 | 413, .. } => true,
             Self::Refused { code: 403, message, .. } => message.contains("exceeded quota"),
             Self::Refused { code: 500, message, .. } => {
-                message.contains("database space exceeded") || message.contains("request is too large")
+                message.contains("database space exceeded")
+                    || message.contains("request is too large")
             }
             _ => false,
         }

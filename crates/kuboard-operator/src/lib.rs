@@ -11,10 +11,17 @@ pub mod client;
 pub mod crds;
 pub mod credentials;
 mod error;
+mod events;
+mod judge;
 pub mod lease;
 mod metrics;
+mod operator;
+pub mod reports;
 pub mod watch;
 pub mod webhook;
 
 pub use error::Error;
+pub use events::{Events, Teller, Told};
+pub use judge::{Judge, Judged, Outcome, PolicyKey, Said};
 pub use metrics::OperatorMetrics;
+pub use operator::{Config, Operator, Parts};

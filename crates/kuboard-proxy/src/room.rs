@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Context;
 use kuboard_api::Rules;
 use kuboard_catalog::Catalog;
-use kuboard_registry::server::Access;
+use kuboard_registry::{credentials::Credentials, server::Access};
 use kuboard_rt::{Clock, Shutdown, Tasks, http::Handler};
 use kuboard_store::{BlobStore, Cache, Spool};
 
@@ -60,6 +60,8 @@ pub struct Deps {
     pub catalog: Catalog,
     /// Who may do what.
     pub access: Arc<Access>,
+    /// What upstreams are asked with whose rules name no credentials; `None` is anonymously.
+    pub credentials: Option<Arc<dyn Credentials>>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Where downloads and changes run.
@@ -91,8 +93,8 @@ impl Config {
     pub async fn build(self, deps: Deps) -> anyhow::Result<Room> {
         let metrics = Arc::new(Metrics::new(&deps.registry)?);
         let manifests = Arc::new(ManifestCache::new(MANIFEST_MEMORY));
-        let members =
-            Members::new(self.rules.clone(), deps.registry.clone(), deps.clock.clone()).await?;
+        let (registry, clock) = (deps.registry.clone(), deps.clock.clone());
+        let members = Members::new(self.rules.clone(), registry, clock, deps.credentials).await?;
         let hosted = Hosted::new(HostedParts {
             store: deps.hosted,
             spool: deps.upload_spool,

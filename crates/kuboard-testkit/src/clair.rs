@@ -140,9 +140,11 @@ impl Clair {
         updates(&self.address)
     }
 
-    /// Its log.
+    /// Its log but for the requests that it answered.
     pub fn log(&self) -> String {
-        self.process.log()
+        let log = self.process.log();
+        let lines = log.lines().filter(|line| !line.contains("handled HTTP request"));
+        lines.map(|line| format!("{line}\n")).collect()
     }
 
     fn wait_ready(&mut self) -> Result<()> {
@@ -163,8 +165,18 @@ impl Clair {
 /// Whether Clair takes an ecosystem's advisories from OSV.
 pub fn is_taken(ecosystem: &str) -> bool {
     const LEFT: [&str; 12] = [
-        "almalinux", "alpine", "chainguard", "debian", "linux", "opensuse", "red hat",
-        "rocky linux", "suse", "ubuntu", "wolfi", "android",
+        "almalinux",
+        "alpine",
+        "chainguard",
+        "debian",
+        "linux",
+        "opensuse",
+        "red hat",
+        "rocky linux",
+        "suse",
+        "ubuntu",
+        "wolfi",
+        "android",
     ];
     let name = ecosystem.to_lowercase();
     let name = name.split(':').next().unwrap_or_default();

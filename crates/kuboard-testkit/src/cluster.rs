@@ -6,7 +6,8 @@
 //! rights; a node needs root. Its processes live in namespaces of their own, which end with the
 //! program that started them: neither a mount, nor a container, nor a network device is left.
 //!
-//! What a node has not: there is no kube-proxy and no DNS. A pod reaches other pods and the host by
+//! What a node has not: there is no kube-proxy and no DNS. A pod reaches other pods and the machine
+//! by address, and of all Services only `kubernetes.default`: the API server listens on that very
 //! address. A webhook is named by its URL, or by a Service whose pods answer: the API server asks
 //! their addresses (aggregator routing), not the Service's.
 
@@ -15,13 +16,14 @@ mod files;
 mod isolation;
 mod keeper;
 mod kubectl;
+mod network;
 mod node;
 mod program;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -34,10 +36,11 @@ use crate::server::lock;
 use crate::tool;
 
 pub use kubectl::{Answered, Kubectl};
-pub use program::{busybox, program};
+pub use program::{busybox, busybox_with, program};
 
 use files::Files;
 use keeper::Keeper;
+use network::{Network, Ranges};
 use node::Node;
 
 /// How long a component may take until it answers; a machine that builds beside it is slow.
@@ -45,6 +48,9 @@ const START: Duration = Duration::from_secs(180);
 
 /// How long a component may take to end when it is asked to.
 const END: Duration = Duration::from_secs(90);
+
+/// What the names of folders that vanish start with.
+const FOLDER: &str = "cluster";
 
 /// The name of the only node. It is its address too, since a kubelet takes no loopback address
 /// that it is not named by.
@@ -163,16 +169,20 @@ impl Builder {
                 (None, named.canonicalize()?)
             }
             None => {
-                let folder = tool::folder("cluster")?;
+                let folder = tool::folder(FOLDER)?;
                 let path = folder.path().to_owned();
+                files::sweep(&path, FOLDER)?;
                 (Some(folder), path)
             }
         };
-        let files = Files::write(&path, &self.users)?;
-        let node = match self.level {
-            Level::Node => Some(Node::prepare(&files, &self.kubelet)?),
+        let network = match self.level {
+            Level::Node => Some(Network::reserve()?),
             _ => None,
         };
+        let ranges = network.as_ref().map_or(Ranges::NOWHERE, Network::ranges);
+        let files = Files::write(&path, self.level, ranges, &self.users)?;
+        let node = network.map(|network| Node::prepare(&files, network, &self.kubelet));
+        let node = node.transpose()?;
         let cluster = Cluster {
             level: self.level,
             flags: self.flags,
@@ -210,6 +220,15 @@ impl Cluster {
     /// Starts one that needs no description.
     pub fn start(level: Level) -> Result<Cluster> {
         Cluster::builder(level).start()
+    }
+
+    /// The cluster of this level that all tests of this program share, started at the first call
+    /// and ended with the program. Tests on it must keep to namespaces of their own.
+    pub fn shared(level: Level) -> Result<&'static Cluster> {
+        static SHARED: [OnceLock<Result<Cluster, String>>; 3] = [const { OnceLock::new() }; 3];
+        let started = SHARED[level as usize]
+            .get_or_init(|| Cluster::start(level).map_err(|error| format!("{error:#}")));
+        started.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
     }
 
     fn start_all(&self) -> Result<()> {
@@ -262,7 +281,7 @@ impl Cluster {
     fn command_of(&self, component: Component) -> Result<std::process::Command> {
         match (&self.node, component) {
             (_, Component::Etcd) => control_plane::etcd(&self.files),
-            (_, Component::ApiServer) => control_plane::api_server(&self.files, self.level),
+            (_, Component::ApiServer) => control_plane::api_server(&self.files),
             (_, Component::ControllerManager) => control_plane::controller_manager(&self.files),
             (_, Component::Scheduler) => control_plane::scheduler(&self.files),
             (Some(node), Component::Containerd) => node.containerd(),
@@ -321,7 +340,8 @@ impl Cluster {
         self.files.folder()
     }
 
-    /// `https://127.0.0.1:port` of the API server.
+    /// Where the API server is: on loopback, or with a node on the address of its own Service, which
+    /// pods reach too.
     pub fn url(&self) -> String {
         self.files.url()
     }

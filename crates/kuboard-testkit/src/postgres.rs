@@ -124,6 +124,34 @@ impl Postgres {
         started.with_context(|| fs::read_to_string(&log).unwrap_or_default())
     }
 
+    /// Seconds of CPU that the server and all its processes used, ended ones too.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let file = self.folder.path().join("data/postmaster.pid");
+        let text = fs::read_to_string(file)?;
+        let keeper: u32 = text.lines().next().context("no pid")?.trim().parse()?;
+        let mut ticks = 0;
+        for entry in fs::read_dir("/proc")? {
+            let Ok(id) = entry?.file_name().to_string_lossy().parse::<u32>() else { continue };
+            // A process may end meanwhile: then it counts with its parent's next reading.
+            let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else { continue };
+            let Some((_, fields)) = stat.rsplit_once(") ") else { continue };
+            let fields: Vec<u64> =
+                fields.split(' ').map(|field| field.parse().unwrap_or(0)).collect();
+            let parent = fields.get(1).copied().unwrap_or(0);
+            // Own time of all; of ended children, what the first process waited for.
+            let own: u64 = fields.iter().skip(11).take(2).sum();
+            let ended: u64 = fields.iter().skip(13).take(2).sum();
+            match (id == keeper, parent == u64::from(keeper)) {
+                (true, _) => ticks += own + ended,
+                (false, true) => ticks += own,
+                (false, false) => {}
+            }
+        }
+        // SAFETY: sysconf(3) reads a constant of the system.
+        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        Ok(ticks as f64 / per_second.max(1) as f64)
+    }
+
     fn control(&self, arguments: &[&str]) -> Result<()> {
         let mut control = self.command("pg_ctl");
         control.arg("-s").arg("-D").arg(self.folder.path().join("data")).args(arguments);

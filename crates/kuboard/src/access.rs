@@ -9,11 +9,13 @@ use kuboard_catalog::{Catalog, KeyRow};
 use kuboard_operator::{
     access::{KubernetesAuthorizer, Metrics as ReviewMetrics, Settings},
     client::Cluster,
+    credentials::{ClusterCredentials, Namespaces, Watch},
 };
+use kuboard_registry::credentials::Credentials;
 use kuboard_registry::server::{
     Access, AccessConfig, Anonymous, KeySource, NoKeys, Rule, StoredKey,
 };
-use kuboard_rt::BoxFuture;
+use kuboard_rt::{BoxFuture, Clock, Tasks};
 
 /// Name of this registry in tokens.
 const SERVICE: &str = "kuboard";
@@ -78,6 +80,31 @@ pub(crate) fn tokens(config: &Config) -> anyhow::Result<Access> {
         external_url: None,
     };
     Access::new(access, Arc::new(NoKeys)).context("access")
+}
+
+/// What upstreams are asked with whose rules name no credentials: the cluster's
+/// RegistryCredentials, if they are wanted. The API server may come later, or go.
+pub(crate) async fn cluster_credentials(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    tasks: &Tasks,
+) -> anyhow::Result<Option<Arc<dyn Credentials>>> {
+    let kubernetes = &config.kubernetes;
+    if !kubernetes.registry_credentials {
+        return Ok(None);
+    }
+    let cluster = Cluster { kubeconfig: kubernetes.kubeconfig.clone(), ..Cluster::default() };
+    let client = cluster.client().await.context("kubernetes.registryCredentials")?;
+    let named = &kubernetes.secret_namespaces;
+    let namespaces = match named.as_slice() {
+        [] => Namespaces::These(vec![kubernetes.namespace.clone()]),
+        all if all.iter().any(|one| one == "*") => Namespaces::All,
+        some => Namespaces::These(some.to_vec()),
+    };
+    let watch = Watch::new(client, namespaces);
+    let known = watch.known();
+    tasks.spawn("registry credentials", watch.run(tasks.shutdown()));
+    Ok(Some(Arc::new(ClusterCredentials::new(known, &kubernetes.namespace, clock))))
 }
 
 /// By which names rights to a repository are checked, when a client asks a token for it.

@@ -41,8 +41,12 @@ pub(crate) struct CredentialProviderArgs {
     #[arg(long, value_name = "NAME", default_value = kuboard_api::names::AUDIENCE)]
     audience: String,
     /// For which pulls one answer is good: image, registry or global (all of --match-image)
-    #[arg(long, value_name = "WHAT", default_value = "registry",
-          requires_if("global", "match_image"))]
+    #[arg(
+        long,
+        value_name = "WHAT",
+        default_value = "registry",
+        requires_if("global", "match_image")
+    )]
     cache_key: CacheKey,
     /// docker config.json for pods without a service account, such as static pods
     #[arg(long, value_name = "FILE")]

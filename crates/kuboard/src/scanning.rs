@@ -4,10 +4,10 @@
 use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
+use arc_swap::ArcSwap;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http_body_util::BodyExt;
-use arc_swap::ArcSwap;
 use kuboard_api::{Config, Webhook, WebhookTemplate, desired::Desired, policy};
 use kuboard_catalog::{Catalog, ImageName, Kind};
 use kuboard_feeds::{
@@ -218,6 +218,11 @@ pub(crate) fn desired_of_files(config: &Config, now_ms: i64) -> anyhow::Result<D
     }
 }
 
+/// By which name the runs of a policy's schedule are kept. `name`: with its namespace.
+pub(crate) fn schedule_name(scope: policy::Scope, name: &str) -> String {
+    format!("{scope:?} {name}")
+}
+
 /// The schedules of policies.
 fn schedules(desired: &Desired) -> Vec<PolicySpec> {
     let mut specs = Vec::new();
@@ -227,12 +232,10 @@ fn schedules(desired: &Desired) -> Vec<PolicySpec> {
         };
         let about = policy.clone();
         specs.push(PolicySpec {
-            name: format!("{:?} {}", policy.scope, policy.name()),
+            name: schedule_name(policy.scope, &policy.name()),
             schedule: schedule.to_string(),
             times: Arc::new(PolicyTimes(schedule)),
-            covers: Arc::new(move |name| {
-                about.covers(&name.registry, &name.repository, &name.tag)
-            }),
+            covers: Arc::new(move |name| about.covers(&name.registry, &name.repository, &name.tag)),
         });
     }
     specs

@@ -7,9 +7,10 @@ use std::{
 use anyhow::{Context, bail};
 use http::{HeaderValue, StatusCode, header};
 use kuboard_api::{Config, LogFormat, Rules};
+use kuboard_operator::Operator;
 use kuboard_proxy::{Deps, Front, FrontConfig, Room};
 use kuboard_rt::{
-    BoxFuture, Clock as _, Scope, Shutdown, SystemClock,
+    BoxFuture, Scope, Shutdown,
     health::Health,
     http::{Body, Bound, Handler, Limits, Request, Response, handler_fn},
     log,
@@ -32,10 +33,12 @@ use crate::{
 /// `kuboard up`: everything in one process.
 pub(crate) fn up(args: &UpArgs) -> anyhow::Result<ExitCode> {
     let config = settings(args)?;
-    boot::block_on(run(
-        config,
-        &[Role::RegistryProxy, Role::RegistryCache, Role::ScanEngine, Role::ScanWorker],
-    ))
+    let mut roles =
+        vec![Role::RegistryProxy, Role::RegistryCache, Role::ScanEngine, Role::ScanWorker];
+    if config.kubernetes.enable {
+        roles.extend([Role::Operator, Role::Admission]);
+    }
+    boot::block_on(run(config, &roles))
 }
 
 /// `kuboard serve`: chosen roles.
@@ -78,8 +81,8 @@ async fn run(config: Config, roles: &[Role]) -> anyhow::Result<ExitCode> {
     }
     let mut stores = None;
     let mut apis = None;
-    let snapshots = Snapshots::default();
-    snapshots.desired.store(Arc::new(scanning::desired_of_files(&config, SystemClock.now_ms())?));
+    let (operator, snapshots) = cluster::open(&config, roles, &metrics).await?;
+    let seen = Seen { operator, snapshots };
     let registry: Arc<dyn Handler> = if roles.contains(&Role::RegistryCache) {
         let (room, opened, looking) = cache_role(&config, roles, &scope, &metrics, &health).await?;
         let registry = room.handler();
@@ -88,8 +91,7 @@ async fn run(config: Config, roles: &[Role]) -> anyhow::Result<ExitCode> {
             scope.spawn("hosted images", looking.catch_up(&ground, room.reader()));
             let repositories = Arc::new(OwnRepositories(room.reader()));
             let mut house = House { scope: &mut scope, metrics: &metrics, health: &health };
-            apis = engine_roles(looking, &ground, repositories, roles, &snapshots, &mut house)
-                .await?;
+            apis = engine_roles(looking, &ground, repositories, roles, seen, &mut house).await?;
         }
         stores = Some(opened);
         let control = Control { admin: room.admin() };
@@ -107,8 +109,7 @@ async fn run(config: Config, roles: &[Role]) -> anyhow::Result<ExitCode> {
         let repositories = Arc::new(DistantRepositories::new(&config, metrics.registry())?);
         let looking = Looking::new(&ground)?;
         let mut house = House { scope: &mut scope, metrics: &metrics, health: &health };
-        apis =
-            engine_roles(looking, &ground, repositories, roles, &snapshots, &mut house).await?;
+        apis = engine_roles(looking, &ground, repositories, roles, seen, &mut house).await?;
         stores = Some(opened);
         if roles.contains(&Role::RegistryProxy) {
             front_role(&config, &health)?
@@ -133,6 +134,12 @@ async fn run(config: Config, roles: &[Role]) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What is known of the cluster, or of files in its place.
+struct Seen {
+    operator: Option<Operator>,
+    snapshots: Snapshots,
+}
+
 /// Where a role puts its tasks, counters and checks.
 struct House<'a> {
     scope: &'a mut Scope,
@@ -146,16 +153,18 @@ async fn engine_roles(
     ground: &Ground<'_>,
     repositories: Arc<dyn Repositories>,
     roles: &[Role],
-    snapshots: &Snapshots,
+    seen: Seen,
     house: &mut House<'_>,
 ) -> anyhow::Result<Option<Apis>> {
     let registry = house.metrics.registry();
+    let Seen { operator, snapshots } = seen;
     let desired = &snapshots.desired;
     let started =
         looking.start(ground, repositories.clone(), registry, house.scope, roles, desired)?;
-    if roles.contains(&Role::Operator) || roles.contains(&Role::Admission) {
-        let parts = cluster::Parts { ground, engine: started.engine, repositories, snapshots };
-        cluster::start(parts, roles, house.scope, house.metrics, house.health).await?;
+    if let Some(operator) = operator {
+        let engine = started.engine;
+        let parts = cluster::Parts { ground, engine, repositories, snapshots: &snapshots };
+        cluster::start(operator, parts, house.scope, registry, house.health).await?;
     }
     Ok(started.apis)
 }
@@ -229,8 +238,7 @@ async fn cache_role(
     let stores = Stores::open(config, Use::Own, scope.tasks()).await?;
     let cache = stores.cache(config).await?;
     let rules = Arc::new(Rules::new(config)?);
-    let access =
-        access::open(config, &stores.catalog, rules.clone(), metrics.registry()).await?;
+    let access = access::open(config, &stores.catalog, rules.clone(), metrics.registry()).await?;
     watch_health(health, &stores, config);
     let room = kuboard_proxy::Config {
         rules,
@@ -243,6 +251,8 @@ async fn cache_role(
         .then(|| Looking::new(&ground(config, &stores, scope)))
         .transpose()?;
     let (cache_spool, upload_spool) = stores.spools()?;
+    let (clock, tasks) = (stores.clock.clone(), scope.tasks());
+    let credentials = access::cluster_credentials(config, clock, &tasks).await?;
     let deps = Deps {
         cache,
         cache_spool,
@@ -250,6 +260,7 @@ async fn cache_role(
         upload_spool,
         catalog: stores.catalog.clone(),
         access,
+        credentials,
         clock: stores.clock.clone(),
         tasks: scope.tasks(),
         registry: metrics.registry().clone(),

@@ -64,10 +64,7 @@ enum Order {
 /// The cluster that the command line or the settings name.
 pub(crate) fn cluster(config: &Config, kubeconfig: Option<&std::path::Path>) -> Cluster {
     let named = kubeconfig.map(ToOwned::to_owned);
-    Cluster {
-        kubeconfig: named.or_else(|| config.kubernetes.kubeconfig.clone()),
-        context: None,
-    }
+    Cluster { kubeconfig: named.or_else(|| config.kubernetes.kubeconfig.clone()), context: None }
 }
 
 /// Runs `kuboard admission`.
@@ -101,8 +98,7 @@ pub(crate) fn run(args: &AdmissionArgs) -> anyhow::Result<ExitCode> {
             }
             Order::Decisions { namespace, outcome, limit } => {
                 boot::require_data(&config)?;
-                let stores =
-                    boot::Stores::open(&config, boot::Use::Look, Tasks::default()).await?;
+                let stores = boot::Stores::open(&config, boot::Use::Look, Tasks::default()).await?;
                 let filter = DecisionFilter { namespace, outcome, before: 0, since_ms: 0 };
                 decisions(stores.catalog.decisions(&filter, *limit).await?, args.output)?;
                 Ok(ExitCode::SUCCESS)

@@ -6,6 +6,10 @@ mod facts;
 mod ground;
 mod oracle;
 mod properties;
+#[path = "../random/mod.rs"]
+mod random;
 mod reviews;
+#[path = "../random/oracle.rs"]
+mod second_opinion;
 mod service;
 mod table;

@@ -11,13 +11,13 @@ use super::{
 };
 use crate::{error::Problem, globs::Globs};
 
-const ONE_SOURCE: (&str, &str) = (
-    "has(self.secretRef) != has(self.provider)",
-    "name either a secretRef or a provider",
-);
+const ONE_SOURCE: (&str, &str) =
+    ("has(self.secretRef) != has(self.provider)", "name either a secretRef or a provider");
 
 /// What registries are asked with.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, JsonSchema)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, JsonSchema,
+)]
 #[kube(
     group = "kuboard.cn",
     version = "v1alpha1",

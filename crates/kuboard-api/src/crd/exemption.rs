@@ -18,7 +18,9 @@ const REASON: (&str, &str) = ("self.trim() != ''", "say why");
 
 /// Findings that somebody answers for, until a day that must be named. A finding is exempt if all
 /// of the lists that are given match it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, JsonSchema)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, JsonSchema,
+)]
 #[kube(
     group = "kuboard.cn",
     version = "v1alpha1",

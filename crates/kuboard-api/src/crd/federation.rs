@@ -21,7 +21,9 @@ const URL: (&str, &str) = (
 );
 
 /// Registries whose catalogues are kept together.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, JsonSchema)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, JsonSchema,
+)]
 #[kube(
     group = "kuboard.cn",
     version = "v1alpha1",

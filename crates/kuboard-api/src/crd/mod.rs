@@ -5,6 +5,8 @@
 //! [`crate::policy`] and the `check` functions, so that one object which an older or newer schema
 //! let through can't keep the others from being read.
 
+#![expect(clippy::duplicated_attributes, reason = "columns of one type are no duplicates")]
+
 mod condition;
 mod credential;
 mod exemption;

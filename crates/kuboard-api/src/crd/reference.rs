@@ -59,14 +59,28 @@ fn describe(definition: &CustomResourceDefinition, page: &mut String) {
             rows(part, schema, page);
         }
     }
-    let rules = schema.x_kubernetes_validations.iter().flatten();
-    let inner = schema.properties.as_ref().and_then(|it| it.get("spec"));
-    let rules = rules.chain(inner.and_then(|it| it.x_kubernetes_validations.as_ref()).into_iter().flatten());
-    let messages: Vec<&str> = rules.filter_map(|rule| rule.message.as_deref()).collect();
-    if !messages.is_empty() {
-        page.push_str("\nRefused with these words:\n\n");
-        for message in messages {
-            page.push_str(&format!("- {message}\n"));
+    let mut refusals = Vec::new();
+    messages("", schema, &mut refusals);
+    if !refusals.is_empty() {
+        page.push_str(&format!("\nRefused with these words:\n\n{}\n", refusals.join("\n")));
+    }
+}
+
+/// What rules say, here and below; the field that a rule is about before it.
+fn messages(path: &str, schema: &JSONSchemaProps, found: &mut Vec<String>) {
+    for rule in schema.x_kubernetes_validations.iter().flatten() {
+        let field = match &rule.field_path {
+            Some(field) => format!("{path}{field}"),
+            None => path.to_owned(),
+        };
+        let message = rule.message.as_deref().unwrap_or_default().replace('*', "\\*");
+        found.push(format!("- `{}`: {message}", field.trim_start_matches('.')));
+    }
+    for (name, field) in schema.properties.iter().flatten() {
+        let path = format!("{path}.{name}");
+        messages(&path, field, found);
+        if let Some(JSONSchemaPropsOrArray::Schema(item)) = &field.items {
+            messages(&format!("{path}[]"), item, found);
         }
     }
 }
@@ -100,7 +114,8 @@ fn rows(path: &str, schema: &JSONSchemaProps, page: &mut String) {
 fn value(schema: &JSONSchemaProps) -> String {
     let kind = schema.type_.as_deref().unwrap_or("any");
     if let Some(words) = &schema.enum_ {
-        let words: Vec<String> = words.iter().map(|word| format!("`{}`", word.0.as_str().unwrap_or_default())).collect();
+        let words: Vec<String> =
+            words.iter().map(|word| format!("`{}`", word.0.as_str().unwrap_or_default())).collect();
         return words.join(", ");
     }
     let bound = |least: Option<f64>, most: Option<f64>| match (least, most) {

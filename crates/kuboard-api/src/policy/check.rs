@@ -20,7 +20,8 @@ const MAX_WAIT: u64 = 24 * 3600;
 const MAX_GRACE: u64 = 365 * 86_400;
 /// EPSS is counted in 1/100000.
 const EPSS_STEPS: f64 = 100_000.0;
-pub(super) const GLOB_HINT: &str = "* stands for any part, ? for one character, [a-z] for one of them";
+pub(super) const GLOB_HINT: &str =
+    "* stands for any part, ? for one character, [a-z] for one of them";
 
 /// A severity that findings are held against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -301,11 +302,7 @@ fn unknown_severity(text: &str, fact: String) -> Problem {
 }
 
 /// What the policy means for pods.
-fn admission(
-    scope: Scope,
-    spec: &ImageScanPolicySpec,
-    problems: &mut Vec<Problem>,
-) -> Admission {
+fn admission(scope: Scope, spec: &ImageScanPolicySpec, problems: &mut Vec<Problem>) -> Admission {
     let usual = Admission::default();
     let modes = [("Enforce", Mode::Enforce), ("Warn", Mode::Warn), ("Audit", Mode::Audit)];
     let unscanned = [
@@ -339,13 +336,7 @@ fn admission(
             usual.on_unscanned,
             problems,
         ),
-        on_error: word(
-            "spec.onError",
-            spec.on_error.as_deref(),
-            &errors,
-            usual.on_error,
-            problems,
-        ),
+        on_error: word("spec.onError", spec.on_error.as_deref(), &errors, usual.on_error, problems),
         max_wait_ms: duration("spec.maxWait", spec.max_wait.as_deref(), MAX_WAIT, problems)
             .unwrap_or(usual.max_wait_ms),
         grace_ms: duration("spec.gracePeriod", spec.grace_period.as_deref(), MAX_GRACE, problems)
@@ -385,12 +376,7 @@ fn word<T: Copy>(
 }
 
 /// A duration with its unit, in milliseconds.
-fn duration(
-    key: &str,
-    said: Option<&str>,
-    most: u64,
-    problems: &mut Vec<Problem>,
-) -> Option<i64> {
+fn duration(key: &str, said: Option<&str>, most: u64, problems: &mut Vec<Problem>) -> Option<i64> {
     let said = said?;
     let hint = "write a duration such as 30s, 5m, 24h or 7d";
     let has_unit = said.ends_with(|last: char| last.is_ascii_lowercase());

@@ -357,33 +357,28 @@ impl Document<'_> {
         let found = match kind {
             Kind::Policy(scope) => {
                 let object: Object<ImageScanPolicySpec> = self.read()?;
-                self.refuse_unknown(kind)?;
                 let checked = Policy::check(scope, object.metadata, &object.spec);
-                Found::Policy(Box::new(self.told(checked)?))
+                Found::Policy(Box::new(self.checked(kind, checked)?))
             }
             Kind::Exemption => {
                 let object: Object<ImageExemptionSpec> = self.read()?;
-                self.refuse_unknown(kind)?;
                 let checked = Exemption::undated(object.metadata, &object.spec);
-                Found::Exemption(Box::new(self.told(checked)?))
+                Found::Exemption(Box::new(self.checked(kind, checked)?))
             }
         };
         Ok(Some(found))
     }
 
-    /// An API server would say that it does not know a field; here nobody else does.
-    fn refuse_unknown(&self, kind: Kind) -> Result<(), Wrong> {
-        let problems = unknown_fields(kind.name(), &self.read()?);
-        match problems.is_empty() {
-            true => Ok(()),
-            false => self.told(Err(problems)),
+    /// What was checked, if nothing is wrong with it and no field is unknown: an API server would
+    /// say so, here nobody else does.
+    fn checked<T>(&self, kind: Kind, checked: Result<T, Vec<Problem>>) -> Result<T, Wrong> {
+        let mut problems = unknown_fields(kind.name(), &self.read()?);
+        match checked {
+            Ok(value) if problems.is_empty() => return Ok(value),
+            Ok(_) => {}
+            Err(others) => problems.extend(others),
         }
-    }
-
-    fn told<T>(&self, checked: Result<T, Vec<Problem>>) -> Result<T, Wrong> {
-        checked.map_err(|problems| {
-            Wrong::Problems(problems.into_iter().map(|problem| self.placed(problem)).collect())
-        })
+        Err(Wrong::Problems(problems.into_iter().map(|problem| self.placed(problem)).collect()))
     }
 
     fn kind(&self, head: &Head) -> Result<Kind, Wrong> {

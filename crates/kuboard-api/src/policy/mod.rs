@@ -35,9 +35,7 @@ use serde::{Deserialize, Serialize};
 pub use admission::{Admission, Mode, OnError, OnUnscanned, Requirement, Selector};
 pub use check::{Policy, Threshold};
 pub use exemption::{Exemption, MAX_AHEAD_MS};
-pub use load::{
-    Folder, Loaded, LoadedExemption, PolicyError, PolicyProblem, Skipped, load, parse,
-};
+pub use load::{Folder, Loaded, LoadedExemption, PolicyError, PolicyProblem, Skipped, load, parse};
 pub use schedule::{Schedule, ScheduleError};
 
 pub use crate::crd::ImageScanPolicySpec;

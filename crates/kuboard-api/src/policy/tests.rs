@@ -4,7 +4,17 @@ use std::{fs, path::Path};
 
 use proptest::prelude::*;
 
-use super::{Folder, Scope, Threshold, load, parse};
+use super::{
+    Admission, Exemption, Folder, MAX_AHEAD_MS, Mode, OnError, OnUnscanned, Policy, Requirement,
+    Scope, Threshold, load, parse,
+};
+use crate::{
+    crd::{ClusterImageScanPolicy, ImageExemption, ImageScanPolicy},
+    desired::Desired,
+};
+
+/// 2026-11-23T00:00:00Z.
+const NOW: i64 = 1_795_392_000_000;
 
 const ARTICLE: &str = r#"apiVersion: kuboard.cn/v1alpha1
 kind: ImageScanPolicy
@@ -104,7 +114,10 @@ fn what_is_wrong_is_said_with_its_place() {
             "  severityTreshold: HIGH\n",
             "p.yaml:6: spec.severityTreshold: no such field\n  hint: did you mean severityThreshold?",
         ),
-        ("  mode: enforce\n", "p.yaml:6: spec.mode: not \"enforce\"\n  hint: did you mean Enforce?"),
+        (
+            "  mode: enforce\n",
+            "p.yaml:6: spec.mode: not \"enforce\"\n  hint: did you mean Enforce?",
+        ),
         ("  mode: Block\n", "hint: write one of Enforce, Warn, Audit"),
         ("  onUnscanned: Reject\n", "hint: write one of Allow, Warn, Wait, Deny"),
         ("  onError: Wait\n", "spec.onError: not \"Wait\""),
@@ -155,9 +168,192 @@ fn what_is_wrong_is_said_with_its_place() {
     // The same name in two namespaces is two policies.
     let other = ARTICLE.replace("  name:", "  namespace: b\n  name:");
     assert_eq!(read(&format!("{ARTICLE}---\n{other}")).policies.len(), 2);
+    let misspelt = with("  schedul: '@daily'\n  mode: Block\n");
+    assert_eq!(parse(Path::new("p"), &misspelt).unwrap_err().problems().len(), 2);
     // All problems of all documents come at once.
     let both = format!("{}---\n{}", with("  schedule: x\n"), with("  severityThreshold: x\n"));
     assert_eq!(parse(Path::new("p"), &both).unwrap_err().problems().len(), 2);
+}
+
+#[test]
+fn what_a_policy_means_for_pods() {
+    let admission = |spec: &str| {
+        let text = with(spec).replace("kind: Image", "kind: ClusterImage");
+        read(&text).policies.remove(0).policy.admission
+    };
+    assert_eq!(read(ARTICLE).policies[0].policy.admission, Admission::default());
+    assert_eq!(admission("  severityThreshold: LOW\n").mode, Mode::Enforce);
+    let said = admission(
+        "  mode: Audit\n  onUnscanned: Deny\n  onError: Allow\n  maxWait: 1m30s\n  gracePeriod: 7d\n  \
+         allowRunning: false\n  onlyExploited: true\n  minEpss: 0.12345\n  namespaceSelector:\n    \
+         matchLabels: {team: a}\n    matchExpressions:\n    - {key: b, operator: NotIn, values: \
+         [c]}\n    - {key: d, operator: DoesNotExist}\n",
+    );
+    let expected = Admission {
+        mode: Mode::Audit,
+        on_unscanned: OnUnscanned::Deny,
+        on_error: OnError::Allow,
+        max_wait_ms: 90_000,
+        grace_ms: 7 * 86_400_000,
+        allow_running: false,
+        only_exploited: true,
+        min_epss: 12_345,
+        namespaces: said.namespaces.clone(),
+    };
+    assert_eq!(said, expected);
+    assert_eq!(said.namespaces.labels["team"], "a");
+    let requirements = [
+        Requirement::NotIn("b".to_owned(), vec!["c".to_owned()]),
+        Requirement::Absent("d".to_owned()),
+    ];
+    assert_eq!(said.namespaces.requirements, requirements);
+    for (spec, grace_ms) in [("0s", 0), ("90m", 5_400_000), ("365d", 365 * 86_400_000)] {
+        assert_eq!(admission(&format!("  gracePeriod: {spec}\n")).grace_ms, grace_ms);
+    }
+    for (spec, expected) in [
+        ("{key: a, operator: Has}", "matchExpressions[0]: no such operator: \"Has\""),
+        ("{key: a, operator: In}", "hint: write values: [a, b]"),
+        ("{key: a, operator: Exists, values: [b]}", "Exists has no values"),
+    ] {
+        let spec = format!("  namespaceSelector:\n    matchExpressions:\n    - {spec}\n");
+        refused(&with(&spec).replace("kind: Image", "kind: ClusterImage"), expected);
+    }
+    // The cluster's may leave out all registries: others may count on its name.
+    let all = with("  excludeRegistries: ['*']\n").replace("kind: Image", "kind: ClusterImage");
+    assert!(!read(&all).policies[0].policy.covers("docker.io", "a", "1"));
+}
+
+const EXEMPTION: &str = r#"apiVersion: kuboard.cn/v1alpha1
+kind: ImageExemption
+metadata:
+  name: openssl
+  namespace: shop
+spec:
+  images:
+    - docker.io/library/**
+  vulnerabilities: [CVE-2026-1234, "GHSA-*"]
+  packages: ["lib*", golang.org/x/*]
+  reason: " not reachable "
+  owner: team-a
+  expiresAt: 2026-12-23T00:00:00Z
+"#;
+
+fn exemption(text: &str) -> Exemption {
+    read(text).exemptions.remove(0).exemption
+}
+
+#[test]
+fn exemptions_forgive_what_they_name() {
+    let it = exemption(EXEMPTION);
+    assert_eq!((it.full_name().as_str(), it.reason.as_str()), ("shop/openssl", "not reachable"));
+    assert_eq!((it.owner.as_str(), it.expires_ms), ("team-a", NOW + 30 * 86_400_000));
+    assert!(!it.is_over(it.expires_ms - 1) && it.is_over(it.expires_ms));
+    assert!(
+        it.covers("docker.io", "library/redis", "7") && !it.covers("quay.io", "library/a", "7")
+    );
+    for (ids, package, forgiven) in [
+        (&["CVE-2026-1234"][..], "libssl3", true),
+        (&["cve-2026-1234"], "LIBSSL3", true),
+        (&["CVE-2026-9", "GHSA-xx-yy"], "libssl3", true),
+        (&["CVE-2026-12345"], "libssl3", false),
+        (&["CVE-2026-1234"], "openssl", false),
+        (&["CVE-2026-1234"], "golang.org/x/net/http2", true),
+        (&[], "libssl3", false),
+    ] {
+        assert_eq!(it.forgives(ids.iter().copied(), package), forgiven, "{ids:?} {package}");
+    }
+    let any = exemption(
+        &EXEMPTION.replace("  packages", "  owner: b # ").replace("  owner: team-a\n", ""),
+    );
+    assert!(any.forgives(["CVE-2026-1234"], "anything"));
+    let unplaced = exemption(&EXEMPTION.replace("  namespace: shop\n", ""));
+    assert_eq!((unplaced.full_name().as_str(), unplaced.namespace.as_str()), ("openssl", ""));
+}
+
+#[test]
+fn what_is_wrong_with_an_exemption() {
+    for (from, to, expected) in [
+        ("  reason: \" not reachable \"\n", "", "missing field `reason`"),
+        ("\" not reachable \"", "\"  \"", "p.yaml:11: spec.reason: no reason\n  hint: say why"),
+        ("\" not reachable \"", &"x".repeat(1025), "spec.reason: longer than 1024 characters"),
+        ("  expiresAt: 2026-12-23T00:00:00Z\n", "", "missing field `expiresAt`"),
+        ("2026-12-23T00:00:00Z", "2026-12-23", "hint: write it as 2026-12-31T00:00:00Z"),
+        ("2026-12-23T00:00:00Z", "soon", "p.yaml:13: spec.expiresAt: not a time: \"soon\""),
+        ("CVE-2026-1234", "'[a'", "spec.vulnerabilities[0]: not a pattern: \"[a\""),
+        ("golang.org/x/*", "''", "spec.packages[1]: not a pattern: \"\""),
+        ("docker.io/library/**", "'a{b'", "p.yaml:8: spec.images[0]: not a pattern"),
+        (
+            "  owner:",
+            "  onwer:",
+            "p.yaml:12: spec.onwer: no such field\n  hint: did you mean owner?",
+        ),
+        ("name: openssl", "name: Open SSL", "metadata.name: not a name"),
+        ("v1alpha1", "v1", "hint: write apiVersion: kuboard.cn/v1alpha1"),
+        ("ImageExemption", "ImageExemtion", "hint: did you mean ImageExemption?"),
+        ("ImageExemption", "ImageExemptionList", "lists are not read"),
+    ] {
+        let text = EXEMPTION.replace(from, to);
+        assert_ne!(text, EXEMPTION, "{from}");
+        refused(&text, expected);
+    }
+    let bare = "  reason: a\n  expiresAt: 2026-12-23T00:00:00Z\n";
+    let head = EXEMPTION.split("  images").next().unwrap();
+    refused(&format!("{head}{bare}"), "an exemption of everything\n  hint: name images");
+    let long = format!("{head}{bare}  packages:\n{}", "    - a\n".repeat(501));
+    refused(&long, "spec.packages: more than 500 entries");
+    refused(
+        &format!("{EXEMPTION}---\n{EXEMPTION}"),
+        "p.yaml:18: metadata.name: ImageExemption shop/openssl stands in p.yaml:1 too",
+    );
+    // A policy of the same name is something else.
+    let policy = with("  severityThreshold: HIGH\n").replace("name: a", "name: openssl");
+    assert_eq!(read(&format!("{EXEMPTION}---\n{policy}")).policies.len(), 1);
+}
+
+#[test]
+fn exemptions_end_within_ninety_days() {
+    let it = exemption(EXEMPTION);
+    let object: ImageExemption = serde_yaml_ng::from_str(EXEMPTION).unwrap();
+    let check = |now_ms: i64, taken: bool| {
+        let folder = Desired::from_folder(read(EXEMPTION), now_ms);
+        assert_eq!(folder.is_ok(), taken, "{folder:?}");
+        assert_eq!(Exemption::from_object(&object, now_ms).is_ok(), taken);
+    };
+    check(NOW, true);
+    check(it.expires_ms + 1, true);
+    check(it.expires_ms - MAX_AHEAD_MS, true);
+    check(it.expires_ms - MAX_AHEAD_MS - 1, false);
+    check(i64::MIN, false);
+    check(i64::MAX, true);
+    let shown = Desired::from_folder(read(EXEMPTION), NOW - MAX_AHEAD_MS).unwrap_err().to_string();
+    let expected = "p.yaml:1: spec.expiresAt: more than 90 days ahead\n  hint: write \
+                    2026-11-23T00:00:00Z or earlier, and renew it when that day comes";
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn objects_of_a_cluster_mean_the_same_as_files() {
+    let object: ImageScanPolicy = serde_yaml_ng::from_str(ARTICLE).unwrap();
+    let (of_object, of_file) = (Policy::from_object(&object).unwrap(), &read(ARTICLE).policies[0]);
+    assert_eq!(format!("{of_object:?}"), format!("{:?}", of_file.policy));
+    let mut object = object;
+    object.spec.mode = Some("block".to_owned());
+    object.spec.schedule = Some("99 * * * *".to_owned());
+    let problems = Policy::from_object(&object).unwrap_err();
+    let shown: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(shown.len(), 2);
+    assert!(shown[0].starts_with("spec.schedule: minute"), "{shown:?}");
+    assert_eq!(shown[1], "spec.mode: not \"block\"; hint: write one of Enforce, Warn, Audit");
+
+    let text = ARTICLE.replace("ImageScan", "ClusterImageScan");
+    let object: ClusterImageScanPolicy = serde_yaml_ng::from_str(&text).unwrap();
+    let policy = Policy::from_cluster_object(&object).unwrap();
+    assert_eq!((policy.scope, policy.name().as_str()), (Scope::Cluster, "production-scan"));
+
+    let folder = read(&format!("{ARTICLE}---\n{EXEMPTION}"));
+    let desired = Desired::from_folder(folder, NOW).unwrap();
+    assert!(desired.synced && desired.namespaces.is_empty());
+    assert_eq!((desired.policies.len(), desired.exemptions.len()), (1, 1));
 }
 
 #[test]

@@ -122,6 +122,12 @@ fn who_may_push_without_credentials() {
     check("", Anonymous::Push, true);
     check("[access]\nhtpasswd = \"users\"", Anonymous::None, true);
     check("[access]\nanonymous = \"pull\"", Anonymous::Pull, true);
+    check("[access.kubernetes]\nenable = true", Anonymous::None, true);
+    check(
+        "[server]\nlisten = \"0.0.0.0:5000\"\n[access.kubernetes]\nenable = true",
+        Anonymous::None,
+        true,
+    );
     check("[server]\nlisten = \"[::1]:5000\"", Anonymous::Push, true);
     check("[server]\nlisten = \"0.0.0.0:5000\"", Anonymous::None, false);
     check(

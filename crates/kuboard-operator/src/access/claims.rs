@@ -105,9 +105,9 @@ mod tests {
     fn tokens_are_told_from_passwords() {
         let check = |text: &str, expected: Option<(&str, bool)>| {
             let read = Claims::read(text);
-            let read = read.as_ref().map(|claims| {
-                (claims.sub.as_str(), claims.audiences.name("registry.kuboard.cn"))
-            });
+            let read = read
+                .as_ref()
+                .map(|claims| (claims.sub.as_str(), claims.audiences.name("registry.kuboard.cn")));
             assert_eq!(read, expected, "{text}");
         };
         check("", None);

@@ -50,9 +50,8 @@ impl Subject {
 
 fn workload(user: &str, extra: &BTreeMap<String, Vec<String>>) -> Option<Workload> {
     let (namespace, account) = user.strip_prefix(SERVICE_ACCOUNT)?.split_once(':')?;
-    let first = |key: &str| {
-        extra.get(key).and_then(|values| values.first()).cloned().unwrap_or_default()
-    };
+    let first =
+        |key: &str| extra.get(key).and_then(|values| values.first()).cloned().unwrap_or_default();
     Some(Workload {
         namespace: namespace.to_owned(),
         service_account: account.to_owned(),
@@ -80,7 +79,10 @@ mod tests {
         };
         let ours = json!(["registry.kuboard.cn"]);
         check(json!({"authenticated": true, "audiences": ours, "user": user}), true);
-        check(json!({"authenticated": true, "audiences": ["x", "registry.kuboard.cn"], "user": user}), true);
+        check(
+            json!({"authenticated": true, "audiences": ["x", "registry.kuboard.cn"], "user": user}),
+            true,
+        );
         check(json!({"authenticated": true, "audiences": ["x"], "user": user}), false);
         check(json!({"authenticated": true, "audiences": [], "user": user}), false);
         check(json!({"authenticated": true, "user": user}), false);

@@ -88,8 +88,12 @@ async fn answer(script: Arc<Mutex<Script>>, request: Request) -> Response {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         assert_eq!(about["group"], "registry.kuboard.cn");
         assert_eq!(about["resource"], "repositories");
-        let asked =
-            format!("{} {}:{}", text(&about["verb"]), text(&about["namespace"]), text(&about["name"]));
+        let asked = format!(
+            "{} {}:{}",
+            text(&about["verb"]),
+            text(&about["namespace"]),
+            text(&about["name"])
+        );
         question["status"] = json!({"allowed": script.allowed.contains(&asked)});
         script.asked.push(format!("{} {asked}", text(&spec["user"])));
     }
@@ -238,9 +242,8 @@ async fn a_yes_is_remembered_for_half_a_minute_and_a_no_for_five_seconds() {
     cluster.accept(&token, "web");
     cluster.allow("get team:team/app");
     let grant = cluster.grant(&token, NOW).await.unwrap().unwrap();
-    let may = |repository: &'static str, at: i64| {
-        cluster.may(&grant, Action::Pull, repository, NOW + at)
-    };
+    let may =
+        |repository: &'static str, at: i64| cluster.may(&grant, Action::Pull, repository, NOW + at);
     assert_eq!(may("team/app", 0).await, Ok(true));
     assert_eq!(may("team/b", 0).await, Ok(false));
     cluster.asked();

@@ -87,11 +87,7 @@ pub fn what_to_do(now_ms: i64, held: &Held) -> Plan {
     if !lasts(held.next, NEXT_MS) {
         return Plan::NewNext;
     }
-    if held.has_names && lasts(held.leaf, LEAF_LIFE_MS / 3) {
-        Plan::Keep
-    } else {
-        Plan::NewLeaf
-    }
+    if held.has_names && lasts(held.leaf, LEAF_LIFE_MS / 3) { Plan::Keep } else { Plan::NewLeaf }
 }
 
 #[cfg(test)]

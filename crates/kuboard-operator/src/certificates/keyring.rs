@@ -169,10 +169,15 @@ fn new_authority(now_ms: i64) -> Result<(String, String), Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     // Authorities of one name would be mistaken for each other; each has its moment and its key.
-    let serial = key.public_key_raw().iter().rev().take(4).fold(String::new(), |text, byte| {
-        format!("{text}{byte:02x}")
-    });
-    params.distinguished_name.push(DnType::CommonName, format!("Kuboard webhook authority {serial}"));
+    let serial = key
+        .public_key_raw()
+        .iter()
+        .rev()
+        .take(4)
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    params
+        .distinguished_name
+        .push(DnType::CommonName, format!("Kuboard webhook authority {serial}"));
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.not_before = date_time_ymd(2000, 1, 1);
@@ -206,9 +211,8 @@ fn life(pem: &str) -> Option<Life> {
 /// The life of a certificate that has its key.
 fn pair(pem: &str, key: &str) -> Option<Life> {
     let key = KeyPair::from_pem(key).ok()?;
-    let is_pair = parsed(pem, |it| {
-        it.public_key().subject_public_key.data.as_ref() == key.public_key_raw()
-    });
+    let is_pair =
+        parsed(pem, |it| it.public_key().subject_public_key.data.as_ref() == key.public_key_raw());
     is_pair.filter(|is_pair| *is_pair).and_then(|_| life(pem))
 }
 
@@ -327,7 +331,7 @@ mod tests {
         check(&|ring| ring.key = ring.authority_key.clone(), Plan::NewLeaf);
         check(&|ring| ring.next_key = "-----BEGIN".to_owned(), Plan::NewNext);
         check(&|ring| ring.authority = "x".to_owned(), Plan::Promote);
-        check(&|ring| std::mem::swap(&mut ring.authority, &mut ring.next), Plan::Promote);
+        check(&|ring| std::mem::swap(&mut ring.authority, &mut ring.next), Plan::StartAgain);
         let mut both = ring.clone();
         std::mem::swap(&mut both.authority, &mut both.next);
         std::mem::swap(&mut both.authority_key, &mut both.next_key);

@@ -8,7 +8,9 @@ mod keyring;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use k8s_openapi::api::{admissionregistration::v1::ValidatingWebhookConfiguration, core::v1::Secret};
+use k8s_openapi::api::{
+    admissionregistration::v1::ValidatingWebhookConfiguration, core::v1::Secret,
+};
 use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},

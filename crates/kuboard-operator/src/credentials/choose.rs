@@ -143,11 +143,11 @@ pub fn choose(image: &ImageReference, pod: &PodPull<'_>, known: &Known) -> Choic
     };
     if pod.image_pull_secrets.is_empty() && !pod.exists {
         let named = of_account.iter().map(|secret| (secret, from_account(secret)));
-        choice.from_secrets(image, pod.namespace, named.collect(), known);
+        choice.take_secrets(image, pod.namespace, named.collect(), known);
     } else {
         let own = |secret: &String| Source::Pod { secret: secret.clone() };
         let named = pod.image_pull_secrets.iter().map(|secret| (secret, own(secret)));
-        choice.from_secrets(image, pod.namespace, named.collect(), known);
+        choice.take_secrets(image, pod.namespace, named.collect(), known);
         let because = if pod.image_pull_secrets.is_empty() {
             "the pod was made before its service account named it; hint: make the pod anew"
         } else {
@@ -158,7 +158,7 @@ pub fn choose(image: &ImageReference, pod: &PodPull<'_>, known: &Known) -> Choic
             choice.why.push(Considered { source: from_account(secret), outcome });
         }
     }
-    choice.from_credentials(image, pod.namespace, known);
+    choice.take_credentials(image, pod.namespace, known);
     let outcome = match &choice.found {
         Some(_) => Outcome::NotUsed("it comes after what was found"),
         None => Outcome::NotUsed(
@@ -172,7 +172,7 @@ pub fn choose(image: &ImageReference, pod: &PodPull<'_>, known: &Known) -> Choic
 
 impl Choice {
     /// What kubelet makes of the pod's Secrets.
-    fn from_secrets(
+    fn take_secrets(
         &mut self,
         image: &ImageReference,
         namespace: &str,
@@ -228,7 +228,7 @@ impl Choice {
     }
 
     /// What Kuboard asks with where the pod itself brings nothing.
-    fn from_credentials(&mut self, image: &ImageReference, namespace: &str, known: &Known) {
+    fn take_credentials(&mut self, image: &ImageReference, namespace: &str, known: &Known) {
         let (registry, repository) = (image.registry.as_str(), image.repository.as_str());
         for one in known.credentials_for(namespace, registry) {
             let source = Source::RegistryCredential {

@@ -23,7 +23,8 @@ impl Table {
         let auths: serde_json::Map<String, serde_json::Value> = keys
             .iter()
             .map(|key| {
-                let entry = serde_json::json!({"username": format!("{name}@{key}"), "password": "p"});
+                let entry =
+                    serde_json::json!({"username": format!("{name}@{key}"), "password": "p"});
                 ((*key).to_owned(), entry)
             })
             .collect();
@@ -101,7 +102,11 @@ fn the_longest_matching_entry_of_all_secrets_wins() {
         "Secret deep of the pod: deep@quay.io/team",
     );
     table.check("quay.io/other/app", &["wide", "deep"], "Secret wide of the pod: wide@quay.io");
-    table.check("reg.example.com/app", &["wide", "deep"], "Secret wide of the pod: wide@*.example.com");
+    table.check(
+        "reg.example.com/app",
+        &["wide", "deep"],
+        "Secret wide of the pod: wide@*.example.com",
+    );
     table.check(
         "reg.example.com:5000/app",
         &["wide", "deep"],
@@ -111,7 +116,11 @@ fn the_longest_matching_entry_of_all_secrets_wins() {
     table.check("alpine", &["wide", "deep"], "anonymous");
     table.check("alpine", &["hub"], "Secret hub of the pod: hub@https://index.docker.io/v1/");
     table.check("alpine", &["hub", "hub2"], "Secret hub2 of the pod: hub2@docker.io");
-    table.check("index.docker.io/library/alpine", &["hub2"], "Secret hub2 of the pod: hub2@docker.io");
+    table.check(
+        "index.docker.io/library/alpine",
+        &["hub2"],
+        "Secret hub2 of the pod: hub2@docker.io",
+    );
 }
 
 #[test]

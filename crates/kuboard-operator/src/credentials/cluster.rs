@@ -113,7 +113,13 @@ mod tests {
     use super::*;
     use crate::credentials::{Namespaces, PullSecret};
 
-    fn add(known: &mut Known, at: &str, registries: &[&str], keys: Option<&[&str]>, allowed: &[&str]) {
+    fn add(
+        known: &mut Known,
+        at: &str,
+        registries: &[&str],
+        keys: Option<&[&str]>,
+        allowed: &[&str],
+    ) {
         let (namespace, name) = at.split_once('/').unwrap();
         let texts = |all: &[&str]| all.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
         let mut object = RegistryCredential::new(
@@ -143,8 +149,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_namespace_is_served_with_its_own_and_what_it_is_allowed() {
-        let mut known =
-            Known { synced: true, namespaces: Namespaces::All, ..Known::default() };
+        let mut known = Known { synced: true, namespaces: Namespaces::All, ..Known::default() };
         add(&mut known, "kuboard/wide", &["quay.io"], Some(&["quay.io"]), &[]);
         add(&mut known, "kuboard/deep", &["quay.io"], Some(&["quay.io/team"]), &[]);
         add(&mut known, "team/secret", &["ghcr.io"], Some(&["ghcr.io"]), &[]);

@@ -23,10 +23,8 @@ impl Key {
     /// Reads a key; `None` for what kubelet leaves out because it is no address.
     #[must_use]
     pub fn parse(text: &str) -> Option<Key> {
-        let rest = text
-            .strip_prefix("https://")
-            .or_else(|| text.strip_prefix("http://"))
-            .unwrap_or(text);
+        let rest =
+            text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text);
         // Kubelet reads it as a URL, whose query says nothing about an image.
         let rest = rest.split(['?', '#']).next().unwrap_or_default();
         let (authority, path) = match rest.find('/') {

@@ -56,7 +56,9 @@ pub enum SecretFault {
     )]
     Type(String),
     /// It has not the key that its type asks for, or the key is empty.
-    #[error("it has no {0}, so kubelet passes over it; hint: kubectl create secret docker-registry")]
+    #[error(
+        "it has no {0}, so kubelet passes over it; hint: kubectl create secret docker-registry"
+    )]
     Missing(&'static str),
     /// It is not JSON of that form.
     #[error(
@@ -147,11 +149,12 @@ impl PullSecret {
         for (text, value) in auths.into_iter().take(MAX_ENTRIES) {
             let auth: Auth = match value {
                 serde_json::Value::Null => Auth::default(),
-                value => serde_json::from_value(value)
-                    .map_err(|_| SecretFault::Form { key, line: 1 })?,
+                value => {
+                    serde_json::from_value(value).map_err(|_| SecretFault::Form { key, line: 1 })?
+                }
             };
-            let entry = entry(auth)
-                .map_err(|why| SecretFault::Auth { entry: text.clone(), why })?;
+            let entry =
+                entry(auth).map_err(|why| SecretFault::Auth { entry: text.clone(), why })?;
             match Key::parse(&text) {
                 Some(key) => entries.push((key, entry)),
                 None => ignored.push(text),
@@ -261,7 +264,9 @@ mod tests {
                 Some((_, Credential::Basic { user, password })) => {
                     format!("{user}:{}", password.expose())
                 }
-                Some((_, Credential::IdentityToken(token))) => format!("identity {}", token.expose()),
+                Some((_, Credential::IdentityToken(token))) => {
+                    format!("identity {}", token.expose())
+                }
                 Some((_, Credential::Bearer(token))) => format!("bearer {}", token.expose()),
             },
         };
@@ -294,7 +299,12 @@ mod tests {
         json(r#"{"auths":{"reg.test":{"auth":"%"}}}"#, "entry reg.test: its auth is not base64");
         json(r#"{"auths":{"reg.test":{"auth":"dXA="}}}"#, "entry reg.test: its auth has no colon");
         check(DOCKERCFG, ".dockercfg", r#"{"reg.test":{"auth":"dTpw"}}"#, "u:p");
-        check(DOCKERCFG, ".dockerconfigjson", r#"{"reg.test":{"auth":"dTpw"}}"#, "has no .dockercfg");
+        check(
+            DOCKERCFG,
+            ".dockerconfigjson",
+            r#"{"reg.test":{"auth":"dTpw"}}"#,
+            "has no .dockercfg",
+        );
         check("Opaque", ".dockerconfigjson", "{}", "its type is Opaque");
         check(BASIC_AUTH, "username", "u", "has no password");
     }
@@ -322,7 +332,9 @@ mod tests {
 
     #[test]
     fn no_fault_tells_a_secret() {
-        for text in [r#"{"auths":{"a":{"auth":"c2VjcmV0"}}}"#, r#"{"auths":{"a":"secret"}}"#, "secret"] {
+        for text in
+            [r#"{"auths":{"a":{"auth":"c2VjcmV0"}}}"#, r#"{"auths":{"a":"secret"}}"#, "secret"]
+        {
             let fault = read(DOCKER_CONFIG_JSON, ".dockerconfigjson", text).unwrap_err();
             let told = format!("{fault} {fault:?}");
             assert!(!told.contains("secret") || told.contains("create secret"), "{told}");

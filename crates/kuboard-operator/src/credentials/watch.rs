@@ -9,12 +9,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, SelectAll};
-use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
-use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use kuboard_api::crd::{self, RegistryCredential};
 use kuboard_rt::Shutdown;
@@ -73,7 +73,7 @@ impl Watch {
 
     /// Watches until it is told to stop. The API server may be away for any time meanwhile.
     pub async fn run(self, stop: Shutdown) {
-        let (mut streams, sources) = self.streams();
+        let Watches { mut streams, sources, .. } = self.watches();
         let mut table = Table::new(self.namespaces.clone(), sources);
         let mut changes = (&mut streams).ready_chunks(BATCH);
         loop {
@@ -90,9 +90,9 @@ impl Watch {
         }
     }
 
-    fn streams(&self) -> (SelectAll<BoxStream<'static, (usize, Change)>>, Vec<Source>) {
-        let mut streams = SelectAll::new();
-        let mut sources = Vec::new();
+    fn watches(&self) -> Watches {
+        let mut watches =
+            Watches { client: self.client.clone(), streams: SelectAll::new(), sources: Vec::new() };
         let scopes: Vec<Option<&String>> = match &self.namespaces {
             Namespaces::All => vec![None],
             Namespaces::These(all) => all.iter().map(Some).collect(),
@@ -100,41 +100,28 @@ impl Watch {
         for scope in scopes {
             for kind in [DOCKER_CONFIG_JSON, DOCKERCFG, BASIC_AUTH] {
                 let config = watcher::Config::default().fields(&format!("type={kind}"));
-                let source = Source::secrets(scope);
-                self.add(&mut streams, &mut sources, source, config, move |secret| {
-                    Some(Object::Secret(read(&secret)))
-                });
+                watches.add(scope, Source::secrets(scope), config, secret);
             }
             let source = Source { what: "service accounts", secrets_of: None };
-            let config = watcher::Config::default();
-            self.add_in(scope, &mut streams, &mut sources, source, config, account);
+            watches.add(scope, source, watcher::Config::default(), account);
         }
         let source = Source { what: "RegistryCredentials", secrets_of: None };
-        let config = watcher::Config::default();
-        self.add_in(None, &mut streams, &mut sources, source, config, credential);
-        (streams, sources)
+        watches.add(None, source, watcher::Config::default(), credential);
+        watches
     }
+}
 
-    fn add(
-        &self,
-        streams: &mut SelectAll<BoxStream<'static, (usize, Change)>>,
-        sources: &mut Vec<Source>,
-        source: Source,
-        config: watcher::Config,
-        object: fn(Secret) -> Option<Object>,
-    ) {
-        let scope = match &source.secrets_of {
-            Some(Namespaces::These(one)) => one.first().cloned(),
-            _ => None,
-        };
-        self.add_in(scope.as_ref(), streams, sources, source, config, object);
-    }
+/// All watches as one stream of changes, each with the number of its source.
+struct Watches {
+    client: Client,
+    streams: SelectAll<BoxStream<'static, (usize, Change)>>,
+    sources: Vec<Source>,
+}
 
-    fn add_in<K>(
-        &self,
+impl Watches {
+    fn add<K>(
+        &mut self,
         scope: Option<&String>,
-        streams: &mut SelectAll<BoxStream<'static, (usize, Change)>>,
-        sources: &mut Vec<Source>,
         source: Source,
         config: watcher::Config,
         object: fn(K) -> Option<Object>,
@@ -146,16 +133,20 @@ impl Watch {
             + Send
             + 'static,
     {
-        let number = sources.len();
-        sources.push(source);
+        let number = self.sources.len();
+        self.sources.push(source);
         let api: Api<K> = match scope {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
-        let events = watcher(api, config).default_backoff().into_stream();
+        let events = watcher(api, config).default_backoff();
         let changes = events.map(move |event| (number, Change::of(event, object)));
-        streams.push(changes.boxed());
+        self.streams.push(changes.boxed());
     }
+}
+
+fn secret(secret: Secret) -> Option<Object> {
+    Some(Object::Secret(read(&secret)))
 }
 
 fn read(secret: &Secret) -> Result<PullSecret, SecretFault> {
@@ -403,7 +394,7 @@ mod tests {
         ("team".to_owned(), text.to_owned())
     }
 
-    fn secret(kind: &str) -> Option<Box<Object>> {
+    fn made(kind: &str) -> Option<Box<Object>> {
         let data = std::collections::BTreeMap::new();
         Some(Box::new(Object::Secret(PullSecret::read(kind, &data))))
     }
@@ -436,7 +427,7 @@ mod tests {
         for round in [&["a", "b"][..], &["b"]] {
             table.take(0, Change::Began);
             for one in round {
-                table.take(0, Change::Put(name(one), secret(DOCKER_CONFIG_JSON)));
+                table.take(0, Change::Put(name(one), made(DOCKER_CONFIG_JSON)));
             }
             table.take(0, Change::Complete);
         }
@@ -448,8 +439,8 @@ mod tests {
     #[test]
     fn a_secret_made_anew_with_another_type_survives_the_end_of_the_old_one() {
         let mut table = table();
-        table.take(0, Change::Put(name("a"), secret(DOCKER_CONFIG_JSON)));
-        table.take(1, Change::Put(name("a"), secret(DOCKERCFG)));
+        table.take(0, Change::Put(name("a"), made(DOCKER_CONFIG_JSON)));
+        table.take(1, Change::Put(name("a"), made(DOCKERCFG)));
         table.take(0, Change::Gone(name("a")));
         assert!(table.known().secret("team", "a").is_some());
         table.take(1, Change::Gone(name("a")));
@@ -475,7 +466,7 @@ mod tests {
     #[test]
     fn a_failure_changes_nothing() {
         let mut table = table();
-        table.take(0, Change::Put(name("a"), secret(DOCKER_CONFIG_JSON)));
+        table.take(0, Change::Put(name("a"), made(DOCKER_CONFIG_JSON)));
         table.take(0, Change::Failed("away".to_owned()));
         assert!(table.known().secret("team", "a").is_some());
     }

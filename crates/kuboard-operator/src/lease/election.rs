@@ -82,6 +82,10 @@ pub struct Election {
     timing: Timing,
     /// The last record, and when this version of it was seen first (monotonic).
     seen: Option<(Record, Duration)>,
+    /// There was a lease once.
+    knew: bool,
+    /// When a lease that there had been was first seen to be gone (monotonic).
+    gone: Option<Duration>,
     /// When the last confirmed write was about to be sent.
     held: Option<Moment>,
 }
@@ -90,15 +94,27 @@ impl Election {
     /// A candidate whose `identity` nobody else has, not even its own predecessor.
     #[must_use]
     pub fn new(identity: &str, timing: Timing) -> Self {
-        Self { identity: identity.to_owned(), timing, seen: None, held: None }
+        Self {
+            identity: identity.to_owned(),
+            timing,
+            seen: None,
+            knew: false,
+            gone: None,
+            held: None,
+        }
     }
 
     /// Takes note of what the lease says now; `None`: there is none.
     pub fn saw(&mut self, record: Option<Record>, now: Moment) {
         let Some(record) = record else {
+            // Whoever holds it does not know yet that somebody removed it.
+            if self.knew && !self.leads(now) {
+                self.gone.get_or_insert(now.monotonic);
+            }
             self.seen = None;
             return;
         };
+        (self.knew, self.gone) = (true, None);
         let since = match &self.seen {
             Some((before, since)) if before.version == record.version => *since,
             _ => now.monotonic,
@@ -112,7 +128,11 @@ impl Election {
     /// What to do about what was seen last.
     #[must_use]
     pub fn step(&self, now: Moment) -> Step {
-        let Some((record, since)) = &self.seen else { return Step::Create };
+        let Some((record, since)) = &self.seen else {
+            let passed = self.gone.map(|gone| now.monotonic.saturating_sub(gone));
+            let may = passed.is_none_or(|passed| passed >= self.timing.duration);
+            return if may { Step::Create } else { Step::Wait };
+        };
         let version = record.version.clone();
         if record.holder == self.identity {
             return Step::Renew { version, transitions: record.transitions };
@@ -126,7 +146,7 @@ impl Election {
 
     /// A write was confirmed that was about to be sent at `sent`.
     pub fn wrote(&mut self, record: Record, sent: Moment, now: Moment) {
-        self.held = Some(sent);
+        (self.knew, self.gone, self.held) = (true, None, Some(sent));
         self.seen = Some((record, now.monotonic));
     }
 
@@ -202,7 +222,10 @@ mod tests {
         check(&[(0, Some(("you", "1"))), (14, Some(("you", "2")))], 28, Step::Wait);
         check(&[(0, Some(("you", "1"))), (14, Some(("you", "2")))], 29, take("2"));
         check(&[(0, Some(("you", "1"))), (9, Some(("you", "1")))], 15, take("1"));
-        check(&[(0, Some(("you", "1"))), (9, None)], 15, Step::Create);
+        check(&[(0, Some(("you", "1"))), (9, None)], 23, Step::Wait);
+        check(&[(0, Some(("you", "1"))), (9, None), (20, None)], 24, Step::Create);
+        check(&[(0, Some(("me", "1"))), (9, None)], 9, Step::Wait);
+        check(&[(0, Some(("", "1"))), (9, None)], 9, Step::Wait);
         check(&[(0, Some(("me", "7")))], 0, renew("7"));
     }
 

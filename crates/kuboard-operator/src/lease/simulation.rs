@@ -22,10 +22,6 @@ impl Dice {
     fn below(&mut self, bound: u64) -> u64 {
         self.roll() % bound
     }
-
-    fn one_in(&mut self, bound: u64) -> bool {
-        self.below(bound) == 0
-    }
 }
 
 /// A candidate and its clocks, which run `rate` per mille of true time.
@@ -37,6 +33,8 @@ struct Candidate {
     paused_until: u64,
     /// Counts what it asked; answers to what it gave up are not heard.
     asked: u64,
+    /// It has seen a lease.
+    knows: bool,
 }
 
 impl Candidate {
@@ -50,13 +48,46 @@ impl Candidate {
 }
 
 enum Event {
-    Look { who: usize },
-    Read { who: usize, number: u64 },
-    Seen { who: usize, number: u64, record: Option<Record> },
-    Write { who: usize, number: u64, step: Step, sent: Moment },
-    Written { who: usize, number: u64, record: Option<Record>, sent: Moment },
-    Jump { who: usize },
-    Pause { who: usize },
+    Look {
+        who: usize,
+    },
+    Read {
+        who: usize,
+        number: u64,
+    },
+    Seen {
+        who: usize,
+        number: u64,
+        record: Option<Record>,
+    },
+    Write {
+        who: usize,
+        number: u64,
+        step: Step,
+        sent: Moment,
+    },
+    Written {
+        who: usize,
+        number: u64,
+        record: Option<Record>,
+        sent: Moment,
+    },
+    Jump {
+        who: usize,
+    },
+    Pause {
+        who: usize,
+    },
+    /// The leader gives the lease back.
+    Release {
+        who: usize,
+    },
+    Released {
+        who: usize,
+        version: String,
+    },
+    /// Somebody who is no candidate removes the lease.
+    Remove,
 }
 
 struct World {
@@ -80,6 +111,7 @@ impl World {
                 wall_offset_ms: i64::try_from(dice.below(1_000_000)).unwrap() - 500_000,
                 paused_until: 0,
                 asked: 0,
+                knows: false,
             })
             .collect();
         Self {
@@ -117,7 +149,11 @@ impl World {
             self.after(jump, Event::Jump { who });
             let pause = self.dice.below(60_000);
             self.after(pause, Event::Pause { who });
+            let release = self.dice.below(400_000);
+            self.after(release, Event::Release { who });
         }
+        let remove = self.dice.below(600_000);
+        self.after(remove, Event::Remove);
         while let Some(((at, _), event)) = self.events.pop_first() {
             if at > until {
                 break;
@@ -142,7 +178,9 @@ impl World {
 
     fn happen(&mut self, event: Event) {
         let who = match &event {
-            Event::Look { who } | Event::Seen { who, .. } | Event::Written { who, .. } => Some(*who),
+            Event::Look { who } | Event::Seen { who, .. } | Event::Written { who, .. } => {
+                Some(*who)
+            }
             _ => None,
         };
         if let Some(wait) = who.and_then(|who| self.is_paused(who)) {
@@ -188,6 +226,34 @@ impl World {
                 let next = 30_000 + self.dice.below(200_000);
                 self.after(next, Event::Pause { who });
             }
+            Event::Release { who } => self.release(who),
+            Event::Released { who, version } => {
+                let is_own = self.lease.as_ref().is_some_and(|lease| {
+                    lease.version == version && lease.holder == format!("candidate-{who}")
+                });
+                if let (true, Some(lease)) = (is_own, &mut self.lease) {
+                    self.version += 1;
+                    lease.holder.clear();
+                    lease.version = self.version.to_string();
+                }
+            }
+            // Who has never seen the lease takes its absence for a new cluster.
+            Event::Remove if self.candidates.iter().all(|it| it.knows) => self.lease = None,
+            Event::Remove => {}
+        }
+    }
+
+    fn release(&mut self, who: usize) {
+        let candidate = &mut self.candidates[who];
+        let now = candidate.now(self.now);
+        if candidate.election.leads(now)
+            && let Step::Renew { version, .. } = candidate.election.step(now)
+        {
+            candidate.election.resign();
+            candidate.asked += 1;
+            if let Some(way) = self.way() {
+                self.after(way, Event::Released { who, version });
+            }
         }
     }
 
@@ -197,6 +263,7 @@ impl World {
             return;
         }
         let sent = candidate.now(self.now);
+        candidate.knows |= record.is_some();
         candidate.election.saw(record, sent);
         let step = candidate.election.step(sent);
         if step != Step::Wait
@@ -208,9 +275,8 @@ impl World {
 
     /// What the API server does: a write over a version that is gone is refused.
     fn write(&mut self, who: usize, number: u64, step: Step, sent: Moment) {
-        let is_current = |version: &str| {
-            self.lease.as_ref().is_some_and(|lease| lease.version == version)
-        };
+        let is_current =
+            |version: &str| self.lease.as_ref().is_some_and(|lease| lease.version == version);
         let transitions = match &step {
             Step::Create if self.lease.is_none() => Some(0),
             Step::Take { version, transitions } | Step::Renew { version, transitions }
@@ -230,12 +296,7 @@ impl World {
             }
         });
         if written.is_some() {
-            // Somebody removes the lease now and then.
-            self.lease = (!self.dice.one_in(400)).then(|| written.clone()).flatten().or_else(|| {
-                let mut released = written.clone()?;
-                released.holder.clear();
-                Some(released)
-            });
+            self.lease.clone_from(&written);
         }
         if let Some(way) = self.way() {
             self.after(way, Event::Written { who, number, record: written, sent });

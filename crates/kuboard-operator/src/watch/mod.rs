@@ -163,8 +163,9 @@ impl Watch {
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let config = match kind {
-            "Pod" => watcher::Config::default()
-                .fields("status.phase!=Succeeded,status.phase!=Failed"),
+            "Pod" => {
+                watcher::Config::default().fields("status.phase!=Succeeded,status.phase!=Failed")
+            }
             _ => watcher::Config::default(),
         };
         let mut events = pin!(watcher(api, config));
@@ -287,13 +288,17 @@ impl Watch {
             let is_tick = tokio::time::timeout(TICK, self.wake.notified()).await.is_err();
             tokio::time::sleep(DEBOUNCE).await;
             let start = self.clock.monotonic();
-            if self.wanted_changed.swap(false, Ordering::SeqCst) {
+            let wanted_changed = self.wanted_changed.swap(false, Ordering::SeqCst);
+            let pods_changed = self.pods_changed.swap(false, Ordering::SeqCst);
+            if wanted_changed {
                 self.publish_wanted();
             }
-            if self.pods_changed.swap(false, Ordering::SeqCst) || is_tick {
+            if pods_changed || is_tick {
                 self.publish_running();
             }
-            self.published.send_modify(|number| *number += 1);
+            if wanted_changed || pods_changed {
+                self.published.send_modify(|number| *number += 1);
+            }
             let took = self.clock.monotonic().saturating_sub(start);
             self.metrics.snapshot_seconds.observe(took.as_secs_f64());
             tokio::time::sleep((took * REST).min(TICK)).await;
@@ -304,8 +309,9 @@ impl Watch {
         let wanted = self.wanted.lock();
         self.desired.store(Arc::new(wanted.desired()));
         let policies = &self.metrics.policies;
-        let invalid =
-            wanted.policies.invalid() + wanted.cluster_policies.invalid() + wanted.exemptions.invalid();
+        let invalid = wanted.policies.invalid()
+            + wanted.cluster_policies.invalid()
+            + wanted.exemptions.invalid();
         let all = wanted.policies.len() + wanted.cluster_policies.len() + wanted.exemptions.len();
         policies.with_label_values(&["invalid"]).set(count(invalid));
         policies.with_label_values(&["valid"]).set(count(all.saturating_sub(invalid)));
@@ -335,6 +341,5 @@ pub struct PolicyTables {
     /// Of the cluster.
     pub cluster: Table<kuboard_api::policy::Policy, kuboard_api::crd::ImageScanPolicyStatus>,
     /// Exemptions.
-    pub exemptions:
-        Table<kuboard_api::policy::Exemption, kuboard_api::crd::ImageExemptionStatus>,
+    pub exemptions: Table<kuboard_api::policy::Exemption, kuboard_api::crd::ImageExemptionStatus>,
 }

@@ -26,6 +26,14 @@ struct Spec {
     init_containers: Vec<Container>,
     ephemeral_containers: Vec<Container>,
     volumes: Vec<Volume>,
+    service_account_name: String,
+    image_pull_secrets: Vec<Secret>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Secret {
+    name: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -102,6 +110,9 @@ pub(crate) struct Pod {
     /// The controller that made it: (kind, name, uid).
     pub(crate) owner: Option<(Arc<str>, Arc<str>, Arc<str>)>,
     pub(crate) images: Box<[Used]>,
+    /// By whose credentials its images are pulled.
+    pub(crate) service_account: Arc<str>,
+    pub(crate) pull_secrets: Box<[Arc<str>]>,
     /// It will not run (again).
     pub(crate) is_over: bool,
 }
@@ -167,6 +178,8 @@ impl Pod {
             owner: owner
                 .map(|it| (texts.keep(&it.kind), texts.keep(&it.name), texts.keep(&it.uid))),
             images: images.into(),
+            service_account: texts.keep(&spec.service_account_name),
+            pull_secrets: spec.image_pull_secrets.iter().map(|it| texts.keep(&it.name)).collect(),
             is_over: matches!(status.phase.as_str(), "Succeeded" | "Failed"),
         }
     }

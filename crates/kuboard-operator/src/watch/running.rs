@@ -49,6 +49,10 @@ pub struct Runners {
     pub pod: String,
     /// Its controller, as `ReplicaSet/web`; empty if it has none.
     pub owner: String,
+    /// Its service account; empty for `default`.
+    pub service_account: String,
+    /// Names of its own imagePullSecrets.
+    pub pull_secrets: Vec<String>,
 }
 
 /// Everything that runs, each image once a namespace.
@@ -62,8 +66,7 @@ impl Pods {
     /// True if something changed.
     pub(crate) fn end_list(&mut self, now_ms: i64) -> bool {
         let Some(listed) = self.listed.take() else { return false };
-        let gone: Vec<_> =
-            self.pods.keys().filter(|key| !listed.contains(*key)).cloned().collect();
+        let gone: Vec<_> = self.pods.keys().filter(|key| !listed.contains(*key)).cloned().collect();
         for key in &gone {
             self.leave(key, now_ms);
         }
@@ -174,6 +177,9 @@ impl Pods {
                         .owner
                         .as_ref()
                         .map_or_else(String::new, |(kind, name, _)| format!("{kind}/{name}"));
+                    runners.service_account = pod.service_account.to_string();
+                    runners.pull_secrets =
+                        pod.pull_secrets.iter().map(ToString::to_string).collect();
                 }
             }
         }
@@ -266,5 +272,31 @@ mod tests {
         assert_eq!(pods.len(), 2, "kept until the list is whole");
         assert!(pods.end_list(0));
         assert_eq!(pods.len(), 1);
+    }
+
+    #[test]
+    fn ten_thousand_pods_of_a_thousand_images() {
+        let mut pods = Pods::default();
+        pods.begin_list();
+        for number in 0..10_000_usize {
+            let byte = format!("{:x}", number % 16);
+            let image = format!("registry.corp/team/app-{}:v1", number % 1_000);
+            let id = format!("{image}@{}", Digest::sha256((number % 1_000).to_string().as_bytes()));
+            let object = serde_json::from_value(json!({
+                "metadata": {"name": format!("pod-{number}"), "namespace": format!("ns-{byte}")},
+                "spec": {"containers": [{"name": "app", "image": image}]},
+                "status": {"phase": "Running",
+                           "containerStatuses": [{"name": "app", "imageID": id}]},
+            }));
+            pods.put(&object.unwrap(), 0);
+        }
+        pods.end_list(0);
+        let running = pods.running(0);
+        assert_eq!(running.digests.len(), 16);
+        let fleet = pods.fleet();
+        assert_eq!(fleet.values().map(|it| it.pods).sum::<usize>(), 10_000);
+        let texts: std::collections::HashSet<*const u8> =
+            fleet.keys().map(|it| it.image.as_ptr()).collect();
+        assert_eq!(texts.len(), 1_000, "the text of an image is kept once");
     }
 }

@@ -364,7 +364,9 @@ mod tests {
     fn strict_namespaces_fail_closed_and_no_others() {
         let policies: Vec<_> = built()
             .iter()
-            .map(|it| (it["name"].clone(), it["failurePolicy"].clone(), it["timeoutSeconds"].clone()))
+            .map(|it| {
+                (it["name"].clone(), it["failurePolicy"].clone(), it["timeoutSeconds"].clone())
+            })
             .collect();
         assert_eq!(
             policies,
@@ -411,7 +413,10 @@ mod tests {
     #[test]
     fn pods_are_judged_however_they_get_their_images() {
         for webhook in &built()[..2] {
-            assert_eq!(webhook["rules"][0]["resources"], json!(["pods", "pods/ephemeralcontainers"]));
+            assert_eq!(
+                webhook["rules"][0]["resources"],
+                json!(["pods", "pods/ephemeralcontainers"])
+            );
             assert_eq!(webhook["rules"][0]["operations"], json!(["CREATE", "UPDATE"]));
         }
     }

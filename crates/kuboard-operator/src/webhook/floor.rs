@@ -28,8 +28,7 @@ pub fn policy(owner: Option<&OwnerReference>) -> ValidatingAdmissionPolicy {
         resources: texts(&["namespaces"]),
         ..NamedRuleWithOperations::default()
     };
-    let variable =
-        |name: &str, expression: String| Variable { name: name.to_owned(), expression };
+    let variable = |name: &str, expression: String| Variable { name: name.to_owned(), expression };
     let forbidden = |expression: &str, message: String| Validation {
         expression: expression.to_owned(),
         message: Some(message),

@@ -45,6 +45,8 @@ const LOOK: Duration = Duration::from_secs(30);
 const LOOK_UNARMED: Duration = Duration::from_secs(3);
 /// How often the self-test is repeated while it is armed.
 const TEST_EACH_MS: i64 = 300_000;
+/// The same after one that failed.
+const TEST_AGAIN_MS: i64 = 60_000;
 
 /// Keeps the webhook armed, while this process leads.
 pub struct Keeper {
@@ -138,15 +140,24 @@ impl Keeper {
         }
         let now_ms = self.clock.now_ms();
         let is_tested = (0..TEST_EACH_MS).contains(&now_ms.saturating_sub(*tested_ms));
-        if !(status.armed && is_tested) {
-            self.test(&bundle, owner.as_ref(), now_ms).await?;
-            *tested_ms = now_ms;
+        if status.armed && is_tested {
+            return Ok(Armed::Yes);
         }
+        let tested = self.test(&bundle, owner.as_ref(), now_ms).await;
+        *tested_ms = now_ms;
         if !status.armed {
+            tested?;
             self.arm(&bundle, owner.as_ref()).await?;
             tracing::info!("webhook armed");
+            state::note_problem(&self.client, namespace, "").await?;
+        } else if let Err(error) = tested {
+            // It stays armed: where pods may run unjudged they do, and strict namespaces wait.
+            tracing::warn!("the webhook is armed and does not answer: {error}");
+            *tested_ms = now_ms.saturating_sub(TEST_EACH_MS - TEST_AGAIN_MS);
+            state::note_problem(&self.client, namespace, &error.to_string()).await?;
+        } else {
+            state::note_problem(&self.client, namespace, "").await?;
         }
-        state::note_problem(&self.client, namespace, "").await?;
         Ok(Armed::Yes)
     }
 

@@ -78,12 +78,7 @@ pub async fn status(client: &Client, namespace: &str) -> Result<Status, Error> {
 ///
 /// # Errors
 /// The cluster could not be written. Done again, it goes on where it ended.
-pub async fn disarm(
-    client: &Client,
-    namespace: &str,
-    by: &str,
-    now_ms: i64,
-) -> Result<(), Error> {
+pub async fn disarm(client: &Client, namespace: &str, by: &str, now_ms: i64) -> Result<(), Error> {
     // The word first: else the operator might arm it again in between. But a namespace that is
     // gone, or going, must not keep anybody from taking the webhook away.
     let told = mark(client, namespace, DISARMED, &format!("{by}, {}", moment(now_ms))).await;

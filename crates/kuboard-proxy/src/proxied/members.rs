@@ -46,10 +46,11 @@ impl Members {
         rules: Arc<Rules>,
         registry: prometheus::Registry,
         clock: Arc<dyn Clock>,
+        others: Option<Arc<dyn Credentials>>,
     ) -> anyhow::Result<Self> {
         let mut known = Vec::new();
         for rule in rules.upstreams() {
-            let said = credentials(&rule.credentials, &clock).await;
+            let said = credentials(&rule.credentials, &clock, others.as_ref()).await;
             known.push(said.with_context(|| format!("credentials of upstream {}", rule.name))?);
         }
         let members = Self {
@@ -122,9 +123,10 @@ fn failed(why: &str) -> ApiError {
 async fn credentials(
     said: &UpstreamCredentials,
     clock: &Arc<dyn Clock>,
+    others: Option<&Arc<dyn Credentials>>,
 ) -> anyhow::Result<Arc<dyn Credentials>> {
     Ok(match said {
-        UpstreamCredentials::None => Arc::new(Chain::new(Vec::new())),
+        UpstreamCredentials::None => Arc::new(Chain::new(others.cloned().into_iter().collect())),
         UpstreamCredentials::Basic { user, password_file } => {
             let source = PasswordFile { user: user.clone(), file: password_file.clone() };
             source.read()?;

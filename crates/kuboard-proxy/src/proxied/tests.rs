@@ -58,6 +58,7 @@ impl Stage {
             upload_spool: Spool::open(dir.path().join("uploads")).unwrap(),
             catalog: Catalog::open_file(&dir.path().join("catalog.db")).await.unwrap(),
             access: Arc::new(Access::new(access, Arc::new(NoKeys)).unwrap()),
+            credentials: None,
             clock,
             tasks,
             registry: prometheus::Registry::new(),

@@ -244,9 +244,8 @@ impl Access {
     ) -> Result<Caller, ApiError> {
         let peer = request.extensions().get::<Peer>().copied();
         let asked = self.caller(request.headers(), peer, now_ms);
-        let caller = asked
-            .await
-            .map_err(|error| self.with_challenge(error, request, action, repository))?;
+        let caller =
+            asked.await.map_err(|error| self.with_challenge(error, request, action, repository))?;
         let allowed = self.allows(&caller, action, repository, now_ms).await?;
         audit::asked(&caller, request.method(), request.uri().path(), repository, allowed);
         if allowed {

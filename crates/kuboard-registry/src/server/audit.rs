@@ -12,13 +12,7 @@ pub const TARGET: &str = "audit";
 
 /// A request for content. Manifests and refusals are told; a pull's blobs and the rest would only
 /// repeat them.
-pub(crate) fn asked(
-    caller: &Caller,
-    method: &Method,
-    path: &str,
-    repository: &str,
-    allowed: bool,
-) {
+pub(crate) fn asked(caller: &Caller, method: &Method, path: &str, repository: &str, allowed: bool) {
     let Some(workload) = caller.workload.as_deref() else { return };
     let reference = path.rsplit_once("/manifests/").map(|(_, reference)| reference);
     if reference.is_none() && allowed {

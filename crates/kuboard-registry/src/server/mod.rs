@@ -33,7 +33,7 @@ pub use audit::TARGET as AUDIT;
 pub use authorizer::{Authorizer, Grant, Judge, Rights, Rule, Workload};
 pub use caller::{Action, Anonymous, Caller};
 pub use error::{ApiError, ErrorCode};
-pub use memory::{Fingerprint, Memory};
 pub use keys::{KeySource, NewKey, NoKeys, StoredKey};
+pub use memory::{Fingerprint, Memory};
 pub use query::Query;
 pub use route::{Route, route};

@@ -138,7 +138,8 @@ impl Access {
             }
             _ => return Err(malformed("grant_type is neither password nor refresh_token")),
         };
-        let (token, expires_in, access) = self.issue(&bearer, &form, visitor.host(), now_ms).await?;
+        let (token, expires_in, access) =
+            self.issue(&bearer, &form, visitor.host(), now_ms).await?;
         let offline = form.get("access_type") == Some("offline");
         let refresh = bearer.refresh.filter(|_| offline);
         let refresh = refresh.map(|refresh| self.signer.refresh_token(refresh, now_ms));
@@ -217,8 +218,7 @@ impl Access {
                 }
             }
         }
-        let subject =
-            Subject { name: caller.name.as_deref(), workload: caller.workload.as_ref() };
+        let subject = Subject { name: caller.name.as_deref(), workload: caller.workload.as_ref() };
         let (token, lives) = self.signer.token(subject, access.clone(), now_ms, bearer.ends_ms)?;
         Ok((token, lives, access))
     }

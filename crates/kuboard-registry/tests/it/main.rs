@@ -16,3 +16,5 @@ mod client_push;
 mod client_script;
 #[cfg(test)]
 mod server;
+#[cfg(test)]
+mod server_rights;

@@ -60,8 +60,8 @@ impl ClairRelay {
         let (path, query) = (parts.uri.path(), parts.uri.query());
         let headers = chosen(&parts.headers, &ASKED);
         let asked = self.clair.pass_on(parts.method, path, query, headers, body).await;
-        let answer = asked
-            .map_err(|error| Refusal::new(StatusCode::BAD_GATEWAY, error.to_string()))?;
+        let answer =
+            asked.map_err(|error| Refusal::new(StatusCode::BAD_GATEWAY, error.to_string()))?;
         let (status, headers) = (answer.status(), chosen(answer.headers(), &ANSWERED));
         let bytes = answer.bytes_stream().map_err(reqwest::Error::without_url);
         let mut response = Response::new(Body::stream(bytes.map_err(std::io::Error::other)));

@@ -223,7 +223,9 @@ impl ExternalClair {
             return Err(unexpected("the state of its advisories", &answer));
         }
         let told: BTreeMap<String, Option<Vec<Operation>>> = serde_json::from_slice(&answer.body)
-            .map_err(|error| ClairError::Invalid(format!("clair's update operations: {error}")))?;
+            .map_err(|error| {
+            ClairError::Invalid(format!("clair's update operations: {error}"))
+        })?;
         let last = |(updater, operations): (String, Option<Vec<Operation>>)| {
             let last = operations.into_iter().flatten().max_by_key(Operation::at_ms)?;
             Some(Update { updater, at_ms: last.at_ms(), reference: last.reference })
@@ -361,7 +363,6 @@ impl ExternalClair {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
 fn away(error: reqwest::Error) -> ClairError {
     ClairError::Unavailable(format!("clair can't be reached: {}", error.without_url()))
 }

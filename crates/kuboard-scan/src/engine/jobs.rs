@@ -100,7 +100,9 @@ impl Engine {
             run_after_ms: after_ms,
             max_attempts: ATTEMPTS,
         };
-        Ok(self.parts.catalog.enqueue(&job, self.now_ms()).await?)
+        let id = self.parts.catalog.enqueue(&job, self.now_ms()).await?;
+        self.added.notify_one();
+        Ok(id)
     }
 
     /// Turns what passes into jobs until stop. An image whose last layer was indexed a moment ago
@@ -302,7 +304,10 @@ impl Engine {
             let kinds = [SCAN, REMATCH];
             match self.parts.catalog.lease_job(&kinds, &name, until_ms, now_ms).await {
                 Ok(Some(job)) => self.run(&job, &name, &stop).await,
-                Ok(None) => pause(IDLE, &stop).await,
+                Ok(None) => tokio::select! {
+                    () = pause(IDLE, &stop) => {}
+                    () = self.added.notified() => {}
+                },
                 Err(error) => {
                     tracing::warn!(%error, "no job taken");
                     pause(IDLE * 4, &stop).await;

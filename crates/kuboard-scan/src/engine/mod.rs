@@ -29,8 +29,8 @@ pub use metrics::EngineMetrics;
 pub use passing::{Heard, LayerObserver, Passing, SeenImage, Settled};
 pub use rematch::REMATCH;
 pub use results::{Summary, subject_of};
-pub use scanner::Scanner;
 use scanner::Native;
+pub use scanner::Scanner;
 
 use crate::{
     assemble::keys,
@@ -92,6 +92,8 @@ pub struct Engine {
     passing: Arc<Passing>,
     /// Scans beside the queue at a time.
     at_once: Arc<tokio::sync::Semaphore>,
+    /// A job was added here, so that a worker of this process need not come by first.
+    added: tokio::sync::Notify,
     /// When the counts of all reports were last taken from the catalogue.
     warmed_ms: parking_lot::Mutex<Option<i64>>,
 }
@@ -151,6 +153,7 @@ impl Engine {
             parts,
             passing,
             at_once: Arc::new(tokio::sync::Semaphore::new(AT_ONCE)),
+            added: tokio::sync::Notify::new(),
             warmed_ms: parking_lot::Mutex::default(),
         })
     }

@@ -108,6 +108,7 @@ impl Engine {
             max_attempts: 5,
         };
         self.parts.catalog.enqueue(&job, self.now_ms()).await?;
+        self.added.notify_one();
         Ok(())
     }
 

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use kuboard_feeds::database::Database;
 use kuboard_rt::{BoxFuture, Clock, Tasks};
-use kuboard_vuln::{
-    Advisories, ImageIdentity, ImageInventory, Report, matching::MatchOptions,
-};
+use kuboard_vuln::{Advisories, ImageIdentity, ImageInventory, Report, matching::MatchOptions};
 
 use super::ScanError;
 use crate::{

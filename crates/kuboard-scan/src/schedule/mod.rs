@@ -93,11 +93,7 @@ pub type Policies = Arc<dyn Fn() -> Vec<PolicySpec> + Send + Sync>;
 ///
 /// # Errors
 /// None; the return type is that of a role.
-pub async fn run(
-    engine: Arc<Engine>,
-    policies: Policies,
-    stop: Shutdown,
-) -> anyhow::Result<()> {
+pub async fn run(engine: Arc<Engine>, policies: Policies, stop: Shutdown) -> anyhow::Result<()> {
     loop {
         let now_ms = engine.now_ms();
         let policies = policies();

@@ -152,7 +152,8 @@ async fn runs(ground: super::ground::Ground) {
         let row = InventoryRow { image, indexer, body: vec![1], indexed_ms: DAY };
         catalog.put_image_inventory(&row, Vec::new()).await.unwrap();
         let (body, summary) = (vec![1], String::new());
-        let report = ReportRow { image, body, summary, generation, reported_ms: DAY, first_ms: DAY };
+        let report =
+            ReportRow { image, body, summary, generation, reported_ms: DAY, first_ms: DAY };
         catalog.put_report(&report).await.unwrap();
     }
     let policies = [policy("production", 6 * HOUR)];
@@ -214,7 +215,7 @@ async fn the_runner_runs_and_stops() {
     let tasks = kuboard_rt::Tasks::default();
     let (stop, running) = (tasks.shutdown(), engine.clone());
     tasks.spawn("schedules", async move {
-        super::run(running, vec![policy("p", HOUR)], stop).await.unwrap();
+        super::run(running, Arc::new(|| vec![policy("p", HOUR)]), stop).await.unwrap();
     });
     while super::last_run(&engine, "p").await.unwrap().is_none() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;

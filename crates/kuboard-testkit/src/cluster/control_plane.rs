@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::Level;
-use super::files::{ADMIN, CONTROLLER_MANAGER, Files, SCHEDULER, SERVICES};
+use super::files::{ADMIN, CONTROLLER_MANAGER, Files, SCHEDULER};
 use crate::http::Request;
 use crate::tool;
 
@@ -36,19 +36,20 @@ pub(super) fn etcd_answers(files: &Files) -> Result<bool> {
     Ok(Request::get("/health").send(&address).is_ok_and(|answer| answer.status == 200))
 }
 
-pub(super) fn api_server(files: &Files, level: Level) -> Result<Command> {
+pub(super) fn api_server(files: &Files) -> Result<Command> {
     let mut command = kubernetes("kube-apiserver")?;
+    let (address, port) = files.api_server();
     command
         .arg(flag("etcd-servers", format!("http://127.0.0.1:{}", files.ports.etcd)))
-        .args(["--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"])
-        .arg(flag("secure-port", files.ports.api_server.to_string()))
+        .args([flag("bind-address", &address), flag("advertise-address", &address)])
+        .arg(flag("secure-port", port.to_string()))
         .arg(flag("tls-cert-file", files.at("server.pem")))
         .arg(flag("tls-private-key-file", files.at("server-key.pem")))
         .arg(flag("cert-dir", files.folder()))
         .arg(flag("service-account-issuer", files.url()))
         .arg(flag("service-account-key-file", files.at("service-accounts.pub")))
         .arg(flag("service-account-signing-key-file", files.at("service-accounts.key")))
-        .arg(flag("service-cluster-ip-range", SERVICES))
+        .arg(flag("service-cluster-ip-range", files.ranges.services()))
         .arg(flag("token-auth-file", files.at("tokens.csv")))
         .args(["--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"])
         // The kubelet is asked by the node's name, which is its address.
@@ -57,7 +58,7 @@ pub(super) fn api_server(files: &Files, level: Level) -> Result<Command> {
         .arg("--endpoint-reconciler-type=none")
         // Without kube-proxy a Service's address leads nowhere: its pods are asked instead.
         .arg("--enable-aggregator-routing=true");
-    if level == Level::ApiServer {
+    if files.level == Level::ApiServer {
         // Nobody makes the ServiceAccounts that it would ask for.
         command.arg("--disable-admission-plugins=ServiceAccount");
     }

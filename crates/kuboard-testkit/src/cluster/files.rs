@@ -10,6 +10,8 @@ use aws_lc_rs::rand;
 use rcgen::KeyPair;
 use serde_json::json;
 
+use super::Level;
+use super::network::Ranges;
 use crate::certificate::Authority;
 
 /// The user who may everything.
@@ -17,11 +19,6 @@ pub(super) const ADMIN: &str = "admin";
 /// Users of the cluster's own parts, as RBAC's default roles know them.
 pub(super) const CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
 pub(super) const SCHEDULER: &str = "system:kube-scheduler";
-
-/// Services get addresses of this range; it must hold its tenth (DNS) by custom.
-pub(super) const SERVICES: &str = "10.96.0.0/16";
-/// The first address of it, the API server's own Service.
-const FIRST_SERVICE: &str = "10.96.0.1";
 
 /// Ports of loopback.
 pub(super) struct Ports {
@@ -66,14 +63,22 @@ impl Ports {
 pub(super) struct Files {
     folder: PathBuf,
     pub(super) ports: Ports,
+    pub(super) level: Level,
+    pub(super) ranges: Ranges,
 }
 
 impl Files {
     /// Writes certificates, keys, tokens and kubeconfigs into an empty folder.
-    pub(super) fn write(folder: &Path, users: &[(String, Vec<String>)]) -> Result<Files> {
-        let files = Files { folder: folder.to_owned(), ports: Ports::choose()? };
+    pub(super) fn write(
+        folder: &Path,
+        level: Level,
+        ranges: Ranges,
+        users: &[(String, Vec<String>)],
+    ) -> Result<Files> {
+        let files = Files { folder: folder.to_owned(), ports: Ports::choose()?, level, ranges };
         let authority = Authority::new(folder)?;
-        let names = ["127.0.0.1", "localhost", "kubernetes.default.svc", FIRST_SERVICE];
+        let first = ranges.first_service();
+        let names = ["127.0.0.1", "localhost", "kubernetes.default.svc", &first];
         authority.issue("server", &names)?;
         let key = KeyPair::generate()?;
         fs::write(files.at("service-accounts.key"), key.serialize_pem())?;
@@ -106,8 +111,18 @@ impl Files {
         &self.folder
     }
 
+    /// Address and port of the API server. With a node it listens where its Service says, so that
+    /// pods reach it as in any cluster, though nobody translates addresses.
+    pub(super) fn api_server(&self) -> (String, u16) {
+        match self.level {
+            Level::Node => (self.ranges.first_service(), 443),
+            _ => ("127.0.0.1".to_owned(), self.ports.api_server),
+        }
+    }
+
     pub(super) fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.ports.api_server)
+        let (address, port) = self.api_server();
+        format!("https://{address}:{port}")
     }
 
     pub(super) fn kubeconfig(&self, user: &str) -> PathBuf {
@@ -139,6 +154,27 @@ impl Files {
         });
         found.with_context(|| format!("the cluster was not told of a user {user}"))
     }
+}
+
+/// The file in a folder that names the process whose cluster it is.
+const OWNER: &str = "owner.pid";
+
+/// Marks the folder as this process's, and removes those beside it whose process is gone: a
+/// cluster that a whole program shares is never dropped.
+pub(super) fn sweep(folder: &Path, prefix: &str) -> Result<()> {
+    fs::write(folder.join(OWNER), std::process::id().to_string())?;
+    let parent = folder.parent().context("a folder without a parent")?;
+    for entry in fs::read_dir(parent)?.flatten() {
+        let owner = fs::read_to_string(entry.path().join(OWNER)).unwrap_or_default();
+        if entry.file_name().to_string_lossy().starts_with(prefix)
+            && owner.parse::<u32>().is_ok()
+            && !Path::new("/proc").join(&owner).exists()
+        {
+            // Another program may be at it too.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
 }
 
 /// The kubelet's user, as the node authorizer wants it.

@@ -60,7 +60,7 @@ impl Kubectl {
             .env("HOME", &self.home)
             .env("KUBECACHEDIR", self.home.join("kubectl"))
             .env("KUBERC", "off")
-            .env("NO_PROXY", "127.0.0.1")
+            .env("NO_PROXY", "*")
             .env("HELM_CACHE_HOME", self.home.join("helm/cache"))
             .env("HELM_CONFIG_HOME", self.home.join("helm/config"))
             .env("HELM_DATA_HOME", self.home.join("helm/data"))

@@ -13,6 +13,7 @@ use super::NODE;
 use super::control_plane::kubernetes;
 use super::files::{Files, node_user};
 use super::isolation::{GROUP_PREFIX, Isolation};
+use super::network::Network;
 use crate::http::Request;
 use crate::image::Image;
 use crate::process::Process;
@@ -26,6 +27,7 @@ const PLUGINS: &[&str] = &["/usr/lib/cni", "/opt/cni/bin"];
 
 pub(super) struct Node {
     isolation: Isolation,
+    _network: Network,
     folder: PathBuf,
     kubelet_kubeconfig: PathBuf,
     health_port: u16,
@@ -33,7 +35,7 @@ pub(super) struct Node {
 
 impl Node {
     /// Writes its configuration and makes its namespaces; nothing of it runs yet.
-    pub(super) fn prepare(files: &Files, kubelet: &Value) -> Result<Node> {
+    pub(super) fn prepare(files: &Files, network: Network, kubelet: &Value) -> Result<Node> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let group = format!("{GROUP_PREFIX}{}-{number}", std::process::id());
@@ -46,8 +48,8 @@ impl Node {
             "no network plugins are installed; hint: apt-get install containernetworking-plugins",
         )?;
         fs::write(folder.join("containerd.toml"), containerd_config(&folder, plugins))?;
-        let network = network(&folder, files.ports.kubelet);
-        fs::write(folder.join("cni/10-test.conflist"), network.to_string())?;
+        let pods = network_config(&folder, &network.ranges().pods());
+        fs::write(folder.join("cni/10-test.conflist"), pods.to_string())?;
         let mut config = kubelet_config(&folder, files, &group);
         if let (Some(to), Some(from)) = (config.as_object_mut(), kubelet.as_object()) {
             to.extend(from.clone());
@@ -55,6 +57,7 @@ impl Node {
         fs::write(folder.join("kubelet.json"), serde_json::to_vec_pretty(&config)?)?;
         Ok(Node {
             isolation: Isolation::start(&folder, &group)?,
+            _network: network,
             kubelet_kubeconfig: files.kubeconfig(&node_user()),
             health_port: files.ports.kubelet_health,
             folder,
@@ -150,11 +153,7 @@ fn containerd_config(folder: &Path, plugins: &Path) -> String {
 }
 
 /// Each pod gets a wire to the machine: no bridge, so that no device stays when the pods are gone.
-fn network(folder: &Path, number: u16) -> Value {
-    // 198.18.0.0/15 is set aside for tests; 1024 networks of 126 addresses fit.
-    let network = number % 1024;
-    let subnet =
-        format!("198.{}.{}.{}/25", 18 + network / 512, network / 2 % 256, network % 2 * 128);
+fn network_config(folder: &Path, subnet: &str) -> Value {
     json!({
         "cniVersion": "0.4.0",
         "name": "test",
@@ -205,23 +204,4 @@ fn kubelet_config(folder: &Path, files: &Files, group: &str) -> Value {
         },
         "imageGCHighThresholdPercent": 100,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::network;
-    use std::collections::BTreeSet;
-    use std::path::Path;
-
-    #[test]
-    fn networks_of_1024_nodes_differ_and_are_well_formed() {
-        let subnet = |number: u16| {
-            let network = network(Path::new("/x"), number);
-            let ranges = &network["plugins"][0]["ipam"]["ranges"];
-            ranges[0][0]["subnet"].as_str().unwrap().to_owned()
-        };
-        let all: BTreeSet<String> = (20_000..21_024).map(subnet).collect();
-        assert_eq!(all.len(), 1024);
-        assert!(all.contains("198.18.0.0/25") && all.contains("198.19.255.128/25"), "{all:?}");
-    }
 }

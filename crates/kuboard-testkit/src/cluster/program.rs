@@ -17,15 +17,21 @@ const APPLETS: &[&str] = &["cat", "echo", "httpd", "id", "ls", "nc", "sh", "slee
 /// arguments give the same digest.
 pub fn program(arguments: &[&str]) -> Result<Image> {
     let busybox = std::iter::once("/bin/busybox").chain(arguments.iter().copied());
-    image(&busybox.map(str::to_owned).collect::<Vec<_>>(), "")
+    image(&busybox.map(str::to_owned).collect::<Vec<_>>(), "", Vec::new())
 }
 
 /// An image that sleeps for ever; another `label` gives another digest with the same layer.
 pub fn busybox(label: &str) -> Result<Image> {
-    image(&["/bin/sleep".to_owned(), "1000000000".to_owned()], label)
+    busybox_with(label, Vec::new())
 }
 
-fn image(command: &[String], label: &str) -> Result<Image> {
+/// The same with one more layer, an archive, such as the files of a package database.
+pub fn busybox_with(label: &str, archive: Vec<u8>) -> Result<Image> {
+    let more = if archive.is_empty() { Vec::new() } else { vec![archive] };
+    image(&["/bin/sleep".to_owned(), "1000000000".to_owned()], label, more)
+}
+
+fn image(command: &[String], label: &str, more: Vec<Vec<u8>>) -> Result<Image> {
     let binary = binary()?;
     let mut archive = Tar::new(Vec::with_capacity(binary.len() + 16_384));
     for folder in ["bin", "etc", "tmp"] {
@@ -36,21 +42,23 @@ fn image(command: &[String], label: &str) -> Result<Image> {
         archive.link(&format!("bin/{applet}"), "busybox")?;
     }
     archive.file("etc/passwd", 0o644, b"root:x:0:0:root:/:/bin/sh\n")?;
-    let layer = Blob::new(archive.finish()?);
+    let archives = std::iter::once(archive.finish()?).chain(more);
+    let layers: Vec<Blob> = archives.map(Blob::new).collect();
+    let diff_ids: Vec<String> = layers.iter().map(|it| it.digest.to_string()).collect();
     let config = Blob::new(serde_json::to_vec(&json!({
         "architecture": architecture(),
         "os": "linux",
         "config": {"Entrypoint": command, "Env": ["PATH=/bin"], "Labels": {"label": label}},
-        "rootfs": {"type": "layers", "diff_ids": [layer.digest.to_string()]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
     }))?);
     let describe = |kind: &str, blob: &Blob| json!({"mediaType": kind, "digest": blob.digest.to_string(), "size": blob.bytes.len()});
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": media_type::OCI_MANIFEST,
         "config": describe(media_type::OCI_CONFIG, &config),
-        "layers": [describe(media_type::OCI_LAYER, &layer)],
+        "layers": layers.iter().map(|it| describe(media_type::OCI_LAYER, it)).collect::<Vec<_>>(),
     });
-    let blobs = vec![config, layer];
+    let blobs = std::iter::once(config).chain(layers).collect();
     Image::from_manifest(&manifest, media_type::OCI_MANIFEST, blobs, Vec::new())
 }
 

@@ -45,7 +45,9 @@ impl Places {
         };
         match target {
             Target::Upstream { registry, repository, .. } => Some(Place { registry, repository }),
-            Target::Hosted { repository, .. } => Some(Place { registry: String::new(), repository }),
+            Target::Hosted { repository, .. } => {
+                Some(Place { registry: String::new(), repository })
+            }
             Target::UnknownNamespace { .. } => None,
         }
     }
@@ -95,9 +97,9 @@ impl RegistryDigests {
             return Ok(vec![document.digest]);
         }
         let wanted = |platform: &Platform| {
-            self.platforms
-                .iter()
-                .any(|(os, architecture)| platform.os == *os && platform.architecture == *architecture)
+            self.platforms.iter().any(|(os, architecture)| {
+                platform.os == *os && platform.architecture == *architecture
+            })
         };
         let children = read.manifests.iter();
         let mut found: Vec<Digest> = children
@@ -109,16 +111,13 @@ impl RegistryDigests {
     }
 }
 
-async fn manifest(
-    contents: &dyn Contents,
-    image: &ImageReference,
-) -> Result<Document, Unresolved> {
+async fn manifest(contents: &dyn Contents, image: &ImageReference) -> Result<Document, Unresolved> {
     let reference = match (&image.digest, &image.tag) {
         (Some(digest), _) => Reference::Digest(*digest),
         (None, Some(tag)) => Reference::Tag(tag.clone()),
-        (None, None) => "latest".parse().map_err(|_| {
-            Unresolved::Refused("\"latest\" is no tag".to_owned())
-        })?,
+        (None, None) => {
+            "latest".parse().map_err(|_| Unresolved::Refused("\"latest\" is no tag".to_owned()))?
+        }
     };
     contents.manifest(Some(&reference)).await.map_err(unresolved)
 }
@@ -149,8 +148,8 @@ impl Digests for RegistryDigests {
         let now_ms = self.clock.now_ms();
         let known = self.known.lock();
         let (found, at_ms) = known.get(image)?;
-        let is_fresh = image.digest.is_some()
-            || now_ms.abs_diff(*at_ms) < TAG_TTL.as_millis() as u64;
+        let is_fresh =
+            image.digest.is_some() || now_ms.abs_diff(*at_ms) < TAG_TTL.as_millis() as u64;
         is_fresh.then(|| found.clone())
     }
 

@@ -9,6 +9,7 @@ use kuboard_rt::{BoxFuture, Shutdown, Tasks};
 use kuboard_scan::engine::{AWAITED, Engine};
 use kuboard_vuln::ImageFacts;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::digests::Places;
 
@@ -72,10 +73,12 @@ impl FactsSource for EngineFacts {
     }
 }
 
-/// Keeps the index as the catalogue is, until stop: everything once, then what changes.
+/// Keeps the index as the catalogue is, until stop: everything once, then what changes. `changed`
+/// counts changes.
 pub(crate) async fn follow(
     engine: Arc<Engine>,
     index: Arc<FactsIndex>,
+    changed: watch::Sender<u64>,
     stop: Shutdown,
 ) -> anyhow::Result<()> {
     let mut after = 0;
@@ -83,6 +86,7 @@ pub(crate) async fn follow(
         match step(&engine, &index, after).await {
             Ok(reached) if reached != after => {
                 after = reached;
+                changed.send_modify(|number| *number += 1);
                 continue;
             }
             Ok(_) => {}

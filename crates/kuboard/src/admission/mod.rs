@@ -1,5 +1,6 @@
 //! The role `admission`: joins the webhook to the registry, the scan engine and the catalogue.
 
+mod background;
 mod digests;
 mod facts;
 mod memory;
@@ -12,7 +13,9 @@ use kuboard_admission::{Admission, Doors, Events, FactsIndex, Knowledge, Setting
 use kuboard_api::{Config, Rules};
 use kuboard_rt::{Scope, health::Health};
 use kuboard_scan::engine::{Engine, Repositories};
+use tokio::sync::watch;
 
+pub(crate) use self::background::Background;
 use self::{
     digests::{Places, RegistryDigests},
     facts::EngineFacts,
@@ -31,13 +34,13 @@ pub(crate) struct Parts<'a> {
     pub(crate) events: Arc<dyn Events>,
 }
 
-/// Makes the webhook, and starts what keeps it up to date.
+/// Makes the webhook, and starts what keeps it up to date. The number counts changes of facts.
 pub(crate) fn open(
     parts: Parts<'_>,
     scope: &mut Scope,
     health: &Health,
     registry: &prometheus::Registry,
-) -> anyhow::Result<Arc<Admission>> {
+) -> anyhow::Result<(Arc<Admission>, watch::Receiver<u64>)> {
     let Parts { ground, engine, repositories, snapshots, events } = parts;
     let config = ground.config;
     let places = Places { rules: Arc::new(Rules::new(config)?), own: own_hosts(config) };
@@ -68,13 +71,14 @@ pub(crate) fn open(
     let clock = ground.clock.clone();
     let admission = Admission::new(settings, knowledge, doors, clock, &ground.tasks, registry)?;
     scope.spawn("decisions", move |stop| keeper.run(stop));
-    scope.spawn("facts", move |stop| facts::follow(engine, index, stop));
+    let (changed, changes) = watch::channel(0);
+    scope.spawn("facts", move |stop| facts::follow(engine, index, changed, stop));
     let asked = admission.clone();
     health.register("admission", move || {
         let ready = asked.ready();
         Box::pin(std::future::ready(ready))
     });
-    Ok(admission)
+    Ok((admission, changes))
 }
 
 /// Names by which nodes reach this registry, in lower case and with ports.
@@ -129,10 +133,7 @@ mod tests {
             ["localhost:5000", "127.0.0.1:5000", "r.internal:5000", "reg.test:444"]
         );
         let pair = |os: &str, architecture: &str| (os.to_owned(), architecture.to_owned());
-        assert_eq!(
-            platforms(&config).unwrap(),
-            [pair("linux", "arm64"), pair("linux", "amd64")]
-        );
+        assert_eq!(platforms(&config).unwrap(), [pair("linux", "arm64"), pair("linux", "amd64")]);
         let mut config = Config::default();
         config.admission.platforms = vec!["amd64".to_owned()];
         assert!(platforms(&config).unwrap_err().to_string().contains("linux/amd64"));

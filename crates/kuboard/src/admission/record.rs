@@ -149,10 +149,7 @@ fn rows_of(decision: &Decision) -> Vec<NewDecision> {
             .collect();
         rows.push(NewDecision {
             policy: reasons.first().map(|it| it.policy.clone()).unwrap_or_default(),
-            outcome: reasons
-                .first()
-                .map_or("allow", |it| it.outcome.as_str())
-                .to_owned(),
+            outcome: reasons.first().map_or("allow", |it| it.outcome.as_str()).to_owned(),
             image: image.image.clone(),
             digest: image.digest.map(|it| it.to_string()).unwrap_or_default(),
             detail: json!({"webhook": decision.webhook, "kind": decision.kind,

@@ -172,7 +172,11 @@ mod tests {
         );
         assert_eq!(
             provider["args"],
-            json!(["credential-provider", "--audience=registry.kuboard.cn", "--cache-key=registry"])
+            json!([
+                "credential-provider",
+                "--audience=registry.kuboard.cn",
+                "--cache-key=registry"
+            ])
         );
     }
 
@@ -180,11 +184,8 @@ mod tests {
     fn static_pods_need_no_service_account_and_a_global_answer_its_patterns() {
         let images = images();
         let file = Path::new("/etc/kuboard/config.json");
-        let wanted = Wanted {
-            docker_config: Some(file),
-            cache_key: CacheKey::Global,
-            ..wanted(&images)
-        };
+        let wanted =
+            Wanted { docker_config: Some(file), cache_key: CacheKey::Global, ..wanted(&images) };
         let provider = provider(&wanted);
         assert_eq!(provider["tokenAttributes"]["requireServiceAccount"], false);
         let args = provider["args"].to_string();
