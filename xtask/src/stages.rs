@@ -63,7 +63,7 @@ pub(crate) fn test(fuzz_seconds: u64, only: Option<&str>) -> Result<bool> {
     report.stage("references", || codegen::run(true).map(|()| Counts { passed: 1, failed: 0 }));
     report.stage("fuzz", || fuzz::run(fuzz_seconds, None));
     report.stage("end to end: build", || {
-        Command::cargo().args(["build", "--release", "-p", "kuboard"]).run()?;
+        Command::cargo().args(["build", "--profile", "e2e", "-p", "kuboard"]).run()?;
         Ok(Counts::default())
     });
     let end_to_end = |target: &[&str]| {
@@ -74,7 +74,7 @@ pub(crate) fn test(fuzz_seconds: u64, only: Option<&str>) -> Result<bool> {
                 // Two at a time: each starts servers of its own, and some count seconds of CPU.
                 .args(["--", "--test-threads", "2"])
                 .envs(environment.iter().cloned())
-                .env("KUBOARD_BIN", run::root().join("target/release/kuboard"))
+                .env("KUBOARD_BIN", run::root().join("target/e2e/kuboard"))
                 .env("KUBOARD_FIGURES", &figures),
         )?;
         counts += suites(&fs::read_to_string(&figures).unwrap_or_default());
