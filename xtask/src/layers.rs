@@ -37,7 +37,7 @@ pub(crate) const ROOMS: &[Room] = &[
     room("kuboard",            5, &["*"]),
     room("kuboard-testkit",    6, &["oci"]),
     room("e2e",                7, &["oci", "testkit"]),
-    room("bench",              7, &["oci", "testkit"]),
+    room("bench",              7, &["oci", "p2p", "testkit"]),
     room("xtask",              7, &[]),
 ];
 

@@ -1,9 +1,11 @@
-//! The project's chores as commands: `cargo xtask check`, `test`, `tools`, `codegen`, `bench`,
-//! `fuzz`. Nothing here is shipped; nothing shipped depends on it.
+//! The project's chores as commands: `cargo xtask check`, `test`, `tools`, `cluster`, `codegen`,
+//! `bench`, `fuzz`. Nothing here is shipped; nothing shipped depends on it.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is what it is for")]
 
+mod cluster;
 mod codegen;
 mod fuzz;
+mod image;
 #[cfg(test)]
 mod layers;
 mod run;
@@ -43,6 +45,10 @@ enum Chore {
         #[arg(long)]
         bench: bool,
     },
+    /// A real Kubernetes on loopback to work against: `cargo xtask cluster up`, `down`, `status`.
+    Cluster(cluster::Arguments),
+    /// Build the container image into target/image.
+    Image(image::Arguments),
     /// Write the generated references under docs/, or with --check fail when they are stale.
     Codegen {
         /// Compare instead of writing.
@@ -83,6 +89,8 @@ fn act(chore: Chore) -> anyhow::Result<bool> {
         Chore::Test { fuzz_seconds, only } => stages::test(fuzz_seconds, only.as_deref()),
         Chore::Tools { bench: false } => tools::install().map(|()| true),
         Chore::Tools { bench: true } => tools::install_peers().map(|()| true),
+        Chore::Cluster(arguments) => cluster::run(&arguments).map(|()| true),
+        Chore::Image(arguments) => image::run(&arguments).map(|()| true),
         Chore::Codegen { check } => codegen::run(check).map(|()| true),
         Chore::Bench { arguments } => bench(arguments).map(|()| true),
         Chore::Fuzz { seconds, only } => fuzz::run(seconds, only.as_deref()).map(|_| true),

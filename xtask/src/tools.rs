@@ -15,13 +15,15 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::run::Command;
 
-/// A program on the path and the Debian package that brings it.
+/// A program on the path, or a file, and the Debian package that brings it.
 const PACKAGES: &[(&str, &str)] = &[
+    ("/usr/lib/cni/ptp", "containernetworking-plugins"),
     ("buildah", "buildah"),
+    ("busybox", "busybox-static"),
     ("c++", "g++"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
@@ -30,6 +32,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("gzip", "gzip"),
     ("htpasswd", "apache2-utils"),
     ("initdb", "postgresql"),
+    ("ip", "iproute2"),
     ("jar", "default-jdk-headless"),
     ("mount", "mount"),
     ("mvn", "maven"),
@@ -43,29 +46,65 @@ const PACKAGES: &[(&str, &str)] = &[
     ("runc", "runc"),
     ("skopeo", "skopeo"),
     ("tar", "tar"),
+    ("unshare", "util-linux"),
     ("wrk", "wrk"),
 ];
 
 /// Where Debian hides programs that are not on an ordinary user's path.
 const MORE_FOLDERS: &[&str] = &["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
+/// Free space that building all of it takes, in mebibytes: Go keeps more than 4 GB while it builds
+/// the largest program, and what the tests build and write comes on top.
+const SPACE: u64 = 12 * 1024;
+
 /// Installs whatever is missing of what the tests need; does nothing when all is there.
 pub(crate) fn install() -> Result<()> {
-    let folder = folder()?;
-    fs::create_dir_all(folder.join("bin"))?;
-    fs::create_dir_all(folder.join("stamps"))?;
-    debian_packages()?;
+    let folder = prepare(go::TEST)?;
     promtool(&folder)?;
     crates::install(&folder)?;
+    go::install_own(&folder, &go::CLUSTER)?;
     go::install(&folder, go::TEST)
 }
 
-/// The same, and the peers that `cargo xtask bench scan` and `bench accuracy` measure against.
+/// What a Kubernetes cluster on loopback needs, and nothing else.
+pub(crate) fn install_cluster() -> Result<()> {
+    let folder = prepare(&[])?;
+    go::install_own(&folder, &go::CLUSTER)
+}
+
+/// What the tests need, and the peers that `cargo xtask bench scan` and `bench accuracy` measure
+/// against.
 pub(crate) fn install_peers() -> Result<()> {
     install()?;
     let folder = folder()?;
     go::install(&folder, go::PEERS)?;
-    go::install_own(&folder)
+    go::install_own_peers(&folder)
+}
+
+/// The folder, with room for what must be built; the Debian packages are in place.
+fn prepare(tools: &[go::GoTool]) -> Result<PathBuf> {
+    let folder = folder()?;
+    fs::create_dir_all(folder.join("bin"))?;
+    fs::create_dir_all(folder.join("stamps"))?;
+    if !go::is_complete(&folder, tools, &[go::CLUSTER])? {
+        let free = free_mebibytes(&folder)?;
+        ensure!(
+            free >= SPACE,
+            "{free} MiB are free where {} lies, and building the tests' programs takes {SPACE}; \
+             hint: make room, or set KUBOARD_TOOLS to a folder on a larger disk",
+            folder.display()
+        );
+    }
+    debian_packages()?;
+    Ok(folder)
+}
+
+/// Free space on the disk of a folder that exists.
+fn free_mebibytes(folder: &Path) -> Result<u64> {
+    let report = Command::new("df").args(["-P", "-m"]).arg(folder).read()?;
+    let line = report.lines().nth(1).context("df printed no line")?;
+    let field = line.split_whitespace().nth(3).context("df printed a short line")?;
+    field.parse().with_context(|| format!("df says {field} MiB are free"))
 }
 
 /// What the tests must find in their environment to use the tools.
@@ -74,7 +113,8 @@ pub(crate) fn environment() -> Result<Vec<(OsString, OsString)>> {
     Ok(vec![("KUBOARD_TOOLS".into(), folder()?.into_os_string()), ("PATH".into(), path)])
 }
 
-fn folder() -> Result<PathBuf> {
+/// Where programs that were built are kept.
+pub(crate) fn folder() -> Result<PathBuf> {
     if let Some(named) = env::var_os("KUBOARD_TOOLS") {
         return Ok(PathBuf::from(named));
     }
@@ -140,7 +180,8 @@ fn apt_install(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn as_root(program: &str) -> Command {
+/// The program, as root.
+pub(crate) fn as_root(program: &str) -> Command {
     if is_root() { Command::new(program) } else { Command::new("sudo").arg(program) }
 }
 
@@ -216,4 +257,15 @@ fn is_stamped(folder: &Path, binary: &str, wanted: &str) -> bool {
 
 fn stamp(folder: &Path, binary: &str, wanted: &str) -> Result<()> {
     Ok(fs::write(folder.join("stamps").join(binary), wanted)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::free_mebibytes;
+    use crate::run::root;
+
+    #[test]
+    fn the_free_space_of_a_disk_is_a_number() {
+        assert!(free_mebibytes(&root()).unwrap() > 0);
+    }
 }

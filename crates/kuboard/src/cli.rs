@@ -76,6 +76,9 @@ pub(crate) struct UpArgs {
     /// What callers without credentials may do: none, pull or push
     #[arg(long, value_name = "WHAT")]
     pub(crate) anonymous: Option<Anonymous>,
+    /// Folder with policies as YAML files, for use without Kubernetes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) policies: Option<PathBuf>,
 }
 
 /// What is looked at, and how it is reached.

