@@ -1,6 +1,8 @@
 //! Who finds what: inventories against the ecosystems' own tools, and findings against each other,
 //! on the same images and advisories.
 
+mod clair;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
@@ -31,6 +33,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     let (scanners, missing) = prepare(&feeds, folder.path())?;
     let mut inventories: BTreeMap<Key, Recall> = BTreeMap::new();
     let (mut differences, mut failures) = (Vec::new(), Vec::new());
+    let (review, mut clairs) = (clair::Review::read()?, Vec::new());
     for name in rootfs::names().filter(|name| plan.wants(name)) {
         let image = rootfs::image(name)?;
         let mut found: Vec<(&str, Found)> = Vec::new();
@@ -54,8 +57,10 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
             }
         }
         differences.extend(compare(name, &found));
+        clairs.extend(clair::compare(name, &found, &review));
     }
     print(&inventories, &differences);
+    print_clairs(&clairs);
     for reason in &missing {
         println!("not here: {reason}");
     }
@@ -70,6 +75,7 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
                 "found": it.hit, "extra": it.extra, "recall": it.recall()})
         }).collect::<Vec<Value>>(),
         "differences": differences.iter().map(Difference::json).collect::<Vec<Value>>(),
+        "clair": clairs.iter().map(clair::Compared::json).collect::<Vec<Value>>(),
     });
     registry::keep("accuracy", plan, &result)?;
     let mut short: Vec<String> = inventories
@@ -81,7 +87,26 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     if !short.is_empty() {
         bail!("too few packages found:\n  {}", short.join("\n  "));
     }
+    let unexplained: usize = clairs.iter().map(|it| it.unexplained.len()).sum();
+    if unexplained > 0 {
+        bail!("{unexplained} differences to Clair that nobody looked into");
+    }
     Ok(())
+}
+
+fn print_clairs(clairs: &[clair::Compared]) {
+    let words = |line: [&str; 4]| line.map(str::to_owned).to_vec();
+    let mut lines = vec![words(["image", "both", "explained", "unexplained to clair"])];
+    for it in clairs {
+        let counts = [it.both, it.explained, it.unexplained.len()].map(|count| count.to_string());
+        lines.push([vec![it.image.clone()], counts.to_vec()].concat());
+    }
+    println!("{}", columns(&lines));
+    for it in clairs {
+        for (side, advisory, package) in &it.unexplained {
+            println!("{}, {side}: {advisory} in {package}", it.image);
+        }
+    }
 }
 
 /// A package in the words that all scanners share.

@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is what it is for")]
 
 mod accuracy;
+mod admission;
 mod blobs;
 mod coalescing;
 mod contender;
@@ -13,6 +14,7 @@ mod idle;
 mod machine;
 mod manifests;
 mod memory;
+mod p2p_sim;
 mod payload;
 mod plan;
 mod process;
@@ -56,7 +58,8 @@ enum Subject {
         #[arg(long)]
         only: Vec<String>,
     },
-    /// The scanner against Trivy, Grype and osv-scanner: what one scan costs.
+    /// The scanner against Trivy, Grype, osv-scanner and Clair: what one scan costs; and the scan
+    /// engine as a service.
     Scan {
         /// One image and fewer rounds.
         #[arg(long)]
@@ -64,7 +67,8 @@ enum Subject {
         /// Rounds of each measurement, the scanners in turn.
         #[arg(long)]
         rounds: Option<usize>,
-        /// Only images (or `second`) whose name contains this; may be given several times.
+        /// Only images (or `second`, `passing`, `warm`, `rematch`) whose name contains this; may be
+        /// given several times.
         #[arg(long)]
         only: Vec<String>,
     },
@@ -73,6 +77,24 @@ enum Subject {
         /// Only images whose name contains this; may be given several times.
         #[arg(long)]
         only: Vec<String>,
+    },
+    /// Reviews of pods: what they cost, and how much memory the facts of images take.
+    Admission {
+        /// A tenth of the images and reviews.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Verdicts on a million random worlds beside a second opinion in another language.
+    VerdictOracle {
+        /// A tenth of the worlds.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Block distribution between nodes, in the simulator.
+    P2pSim {
+        /// Sizes of the cluster; may be given several times.
+        #[arg(long, default_values_t = [100, 1000, 5000])]
+        nodes: Vec<usize>,
     },
     /// Runs a program and writes what it cost to a file; the other commands use it.
     #[command(hide = true)]
@@ -88,6 +110,9 @@ fn main() -> ExitCode {
         Subject::Registry { quick, rounds, only } => registry::run(&Plan::new(quick, rounds, only)),
         Subject::Scan { quick, rounds, only } => scan::run(&Plan::new(quick, rounds, only)),
         Subject::Accuracy { only } => accuracy::run(&Plan::new(false, Some(1), only)),
+        Subject::Admission { quick } => admission::run(&Plan::new(quick, None, Vec::new())),
+        Subject::VerdictOracle { quick } => admission::oracle(&Plan::new(quick, None, Vec::new())),
+        Subject::P2pSim { nodes } => p2p_sim::run_all(&nodes),
         Subject::Meter { file, line } => scan::meter(&file, &line),
     };
     match done {

@@ -1,13 +1,16 @@
-//! The scanner beside Trivy, Grype, osv-scanner and Syft: the same images, the same advisories,
-//! one process for each scan. CPU seconds, wall time and peak memory of each.
+//! The scanner beside Trivy, Grype, osv-scanner, Clair and Syft: the same images, the same
+//! advisories, one process for each scan (of Clair, which is a service, one request). CPU seconds,
+//! wall time and peak memory of each.
 //!
 //! The peers' databases are made from the feeds by their own libraries (`bench/peers`), so that
 //! everybody matches against the same records. Syft only lists packages and stands beside.
 
+mod clair;
 mod feeds;
 mod meter;
 mod ours;
 mod peers;
+mod service;
 mod table;
 
 use anyhow::{Result, bail};
@@ -22,6 +25,7 @@ use crate::scan::table::Row;
 use crate::series::Series;
 use crate::{machine, registry};
 
+pub(crate) use clair::{CLAIR, is_comparable};
 pub(crate) use feeds::Feeds;
 pub(crate) use meter::run as meter;
 pub(crate) use peers::{Found, normal, prepare};
@@ -60,6 +64,16 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     }
     if plan.wants("second") {
         rows.push(second(plan, &mut scanners)?);
+    }
+    let advisories = ours::advisories(folder.path());
+    if plan.wants("passing") {
+        rows.extend(service::passing(plan, &advisories, &rootfs::image(IMAGES[0])?)?);
+    }
+    if plan.wants("warm") {
+        rows.push(service::warm(plan, &advisories)?);
+    }
+    if plan.wants("rematch") {
+        rows.extend(service::rematch(plan, &advisories)?);
     }
     let names: Vec<&str> = scanners.iter().map(|it| it.name()).collect();
     println!("\nmedian (least..most) of the rounds\n{}", table::table(&rows, &names));

@@ -1,5 +1,6 @@
-//! The advisories for everybody: recorded feeds (`KUBOARD_FEEDS`) as osv.dev publishes them,
-//! `ECOSYSTEM/all.zip`, made once and kept with the other fixtures.
+//! The advisories for everybody, as osv.dev publishes them, `ECOSYSTEM/all.zip`: recorded feeds
+//! (`KUBOARD_FEEDS`), or without them the few in `bench/feeds`. Made once and kept with the other
+//! fixtures.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,8 +12,14 @@ use anyhow::{Context, Result, ensure};
 use kuboard_testkit::{rootfs, tool};
 use serde_json::{Value, json};
 
+use crate::machine;
+
 /// Change it when the conversion changes.
 const RECIPE: &str = "osv-feeds-1";
+/// The same of the few advisories in `bench/feeds`.
+const FEW: &str = "osv-few-1";
+/// Ecosystems that scanners want a file for, and of which there is nothing in `bench/feeds`.
+const LACKING: &[(&str, &str)] = &[("AlmaLinux", "AlmaLinux:8"), ("Debian", "Debian:12")];
 
 /// Archive of records, and the ecosystem's name.
 const ARCHIVES: &[(&str, &str)] = &[
@@ -39,7 +46,10 @@ pub(crate) struct Feeds {
 
 impl Feeds {
     pub(crate) fn get() -> Result<Feeds> {
-        let folder = rootfs::kept(RECIPE, make)?;
+        let folder = match std::env::var_os("KUBOARD_FEEDS") {
+            Some(_) => rootfs::kept(RECIPE, make)?,
+            None => rootfs::kept(FEW, make_few)?,
+        };
         let counts = serde_json::from_slice(&fs::read(folder.join("counts.json"))?)?;
         Ok(Feeds { folder, counts })
     }
@@ -79,6 +89,37 @@ fn make(folder: &Path) -> Result<()> {
     let records = debian(&serde_json::from_slice(&tracker)?)?;
     counts.insert("Debian".to_owned(), records.len());
     write(&records, &folder.join("Debian"))?;
+    Ok(fs::write(folder.join("counts.json"), json!(counts).to_string())?)
+}
+
+fn make_few(folder: &Path) -> Result<()> {
+    let mut counts = BTreeMap::new();
+    for (_, ecosystem) in ARCHIVES {
+        let file = machine::root().join("bench/feeds").join(format!("{ecosystem}.json"));
+        let mut records = Records::new();
+        if file.is_file() {
+            let all: Value = serde_json::from_slice(&fs::read(&file)?)?;
+            for record in all.as_array().into_iter().flatten() {
+                let id = record["id"].as_str().context("a record without an id")?;
+                records.insert(id.to_owned(), record.clone());
+            }
+        }
+        if !records.is_empty() {
+            counts.insert((*ecosystem).to_owned(), records.len());
+            write(&records, &folder.join(ecosystem))?;
+        }
+    }
+    for (ecosystem, release) in LACKING {
+        let id = format!("MADE-{ecosystem}");
+        let record = json!({
+            "id": id, "schema_version": "1.7.0", "modified": TRACKER_TIME,
+            "affected": [{
+                "package": {"ecosystem": release, "name": "a-package-that-nobody-has"},
+                "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}]}],
+            }],
+        });
+        write(&Records::from([(id, record)]), &folder.join(ecosystem))?;
+    }
     Ok(fs::write(folder.join("counts.json"), json!(counts).to_string())?)
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Ours {
 impl Ours {
     pub(super) fn prepare(feeds: &Feeds, work: &Path) -> Result<Ours> {
         let ours = Ours {
-            data: work.join("kuboard"),
+            data: data(work),
             output: work.join("kuboard.json"),
             version: tool::output(Kuboard::command()?.arg("--version"))?.trim().to_owned(),
         };
@@ -41,10 +41,19 @@ impl Ours {
         for feed in FEEDS {
             update.args(["--feed", feed]);
         }
-        update.arg("--mirror").arg(&mirror).arg("--db-dir").arg(ours.data.join("advisories"));
+        update.arg("--mirror").arg(&mirror).arg("--db-dir").arg(advisories(work));
         tool::output(&mut update).context("compile the advisories")?;
         Ok(ours)
     }
+}
+
+fn data(work: &Path) -> PathBuf {
+    work.join("kuboard")
+}
+
+/// The folder of the compiled advisories.
+pub(super) fn advisories(work: &Path) -> PathBuf {
+    data(work).join("advisories")
 }
 
 impl Scanner for Ours {

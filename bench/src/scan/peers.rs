@@ -11,6 +11,7 @@ use kuboard_testkit::tool;
 use serde_json::Value;
 
 use super::Feeds;
+use super::clair::ClairPeer;
 use super::meter::{Usage, measure};
 use super::ours::{Ours, remove};
 
@@ -33,7 +34,7 @@ pub(crate) trait Scanner {
         Ok(())
     }
 
-    /// Scans as a process of its own.
+    /// Scans as a process of its own; a service that runs already, by a request.
     fn scan(&self, image: &RealImage) -> Result<Usage>;
 
     /// What the last scan found.
@@ -143,6 +144,7 @@ fn all() -> Vec<(&'static str, Make)> {
         ("trivy", |feeds, work| Ok(Box::new(Trivy::prepare(feeds, work)?))),
         ("grype", |feeds, work| Ok(Box::new(Grype::prepare(feeds, work)?))),
         ("osv-scanner", |feeds, work| Ok(Box::new(OsvScanner::prepare(feeds, work)?))),
+        ("clair", |feeds, _| Ok(Box::new(ClairPeer::prepare(feeds)?))),
         ("syft", |_, work| Ok(Box::new(Syft::prepare(work)?))),
     ]
 }
@@ -163,7 +165,7 @@ fn read(file: &Path) -> Result<Value> {
     serde_json::from_slice(&fs::read(file)?).with_context(|| format!("read {}", file.display()))
 }
 
-fn list(value: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 

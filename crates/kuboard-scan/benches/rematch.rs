@@ -37,6 +37,8 @@ use serde_json::{Value, json};
 
 /// Test images whose packages the inventories are drawn from.
 const SOURCES: [&str; 4] = ["almalinux-sqlite", "python-app", "go-app", "rust-app"];
+/// One package in so many is one of theirs.
+const KNOWN: usize = 5;
 /// Inventories in memory at a time.
 const CHUNK: usize = 500;
 /// One image in so many holds the package that the update is about.
@@ -102,7 +104,8 @@ fn pool() -> Result<Vec<Package>> {
     Ok(pool)
 }
 
-/// The inventory of that number: packages of the pool, filled up with ones that nobody knows.
+/// The inventory of that number: packages drawn from the pool, as many as a usual image has with
+/// advisories on them, and for the rest ones that nobody knows.
 fn inventory(number: usize, pool: &[Package], packages: usize) -> ImageInventory {
     let mut state = number as u64 + 1;
     let mut draw = || {
@@ -118,15 +121,13 @@ fn inventory(number: usize, pool: &[Package], packages: usize) -> ImageInventory
         owned: false,
     };
     let mut all: Vec<PlacedPackage> = Vec::with_capacity(packages);
-    let known = packages.saturating_sub(1).min(pool.len());
-    let first = draw();
-    all.extend((0..known).map(|step| placed(pool[(first + step) % pool.len()].clone())));
+    all.extend((0..packages / KNOWN).map(|_| placed(pool[draw() % pool.len()].clone())));
     while all.len() + 1 < packages {
         let name = format!("unknown-{}", draw() % 5000);
-        all.push(placed(Package::new(Ecosystem::Npm, &name, "1.0.0")));
+        all.push(placed(Package::new(Ecosystem::Pypi, &name, "1.0.0")));
     }
     let rare = format!("rare-{}", number % RARE);
-    all.push(placed(Package::new(Ecosystem::Npm, &rare, "1.0.0")));
+    all.push(placed(Package::new(Ecosystem::Pypi, &rare, "1.0.0")));
     let distribution = Distribution {
         id: "almalinux".to_owned(),
         version_id: "9.5".to_owned(),
@@ -205,14 +206,14 @@ async fn stored(
 fn updated(folder: &Path, previous: &Arc<Database>) -> Result<Arc<Database>> {
     let mut builder = Builder::new(folder, Some(previous.clone()))?;
     builder.carry(&|_| true)?;
-    builder.source("osv:npm", 1_700_000_000_000, "print");
+    builder.source("osv:pypi", 1_700_000_000_000, "print");
     let fixed = Bound::Fixed("2.0.0".to_owned());
     builder.advisory(Advisory {
-        source: "osv:npm".to_owned(),
+        source: "osv:pypi".to_owned(),
         id: "CVE-2090-0001".to_owned(),
         affected: vec![Affected {
-            namespace: "npm".to_owned(),
-            ecosystem: Ecosystem::Npm,
+            namespace: "pypi".to_owned(),
+            ecosystem: Ecosystem::Pypi,
             package: "rare-0".to_owned(),
             by_source: false,
             status: Status::Fixed,

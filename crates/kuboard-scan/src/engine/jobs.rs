@@ -209,9 +209,25 @@ impl Engine {
             match engine.scan(&job).await {
                 Ok(report) => tracing::info!(image = %report.image.name,
                     findings = report.findings.len(), "scanned while it was pulled"),
-                Err(error) => tracing::debug!(image = %job.image, %error, "left to its job"),
+                Err(error) => {
+                    tracing::debug!(image = %job.image, %error, "left to its job");
+                    engine.insist(job, &error).await;
+                }
             }
         });
+    }
+
+    /// An image that came whole while the scanner was away is scanned by whichever worker has its
+    /// job, also by one that can't see what is cached here.
+    async fn insist(&self, job: ScanJob, error: &ScanError) {
+        const PRIORITY: i64 = 40;
+        if !error.is_outage() {
+            return;
+        }
+        let job = ScanJob { fetch: true, ..job };
+        if let Err(error) = self.ask(&job, PRIORITY, self.now_ms()).await {
+            tracing::warn!(image = %job.image, %error, "not queued anew");
+        }
     }
 
     /// Brings the gauges of the queue up to date.
