@@ -182,6 +182,7 @@ impl Operator {
                 limits: self.config.limits,
                 clock: self.clock.clone(),
                 metrics: self.metrics.clone(),
+                teller: self.teller,
             },
         });
         let lease = Lease {

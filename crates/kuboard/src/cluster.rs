@@ -157,6 +157,7 @@ impl Events for Tell {
 }
 
 /// Unlike any other process's, our predecessor's included.
+#[expect(clippy::disallowed_methods, reason = "a pod's name is told by its environment only")]
 fn identity() -> String {
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "kuboard".to_owned());
     format!("{host}_{}", uuid::Uuid::new_v4())

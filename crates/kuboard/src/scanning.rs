@@ -61,6 +61,12 @@ pub(crate) struct Ground<'a> {
     pub(crate) tasks: Tasks,
 }
 
+/// What of the engine shall run here, and by which policies.
+pub(crate) struct Wanted<'a> {
+    pub(crate) roles: &'a [Role],
+    pub(crate) desired: &'a Arc<ArcSwap<Desired>>,
+}
+
 /// The engine, and the APIs that it answers here.
 pub(crate) struct Started {
     pub(crate) engine: Arc<Engine>,
@@ -124,9 +130,9 @@ impl Looking {
         repositories: Arc<dyn Repositories>,
         registry: &prometheus::Registry,
         scope: &mut Scope,
-        roles: &[Role],
-        desired: &Arc<ArcSwap<Desired>>,
+        wanted: &Wanted<'_>,
     ) -> anyhow::Result<Started> {
+        let Wanted { roles, desired } = *wanted;
         let scan = &ground.config.scan;
         let external = External::open(ground, roles)?;
         let globs = scan.exclude_registries.iter().map(String::as_str);
@@ -164,10 +170,6 @@ impl Looking {
                 apis.start(scope);
             }
             scope.spawn("scan gauges", move |stop| measure(keeper, stop));
-            let planned = engine.clone();
-            let desired = desired.clone();
-            let policies: schedule::Policies = Arc::new(move || schedules(&desired.load()));
-            scope.spawn("scan schedules", move |stop| schedule::run(planned, policies, stop));
             let delivery = DeliveryParts {
                 catalog: ground.catalog.clone(),
                 receivers: receivers(ground.config)?,
@@ -182,6 +184,12 @@ impl Looking {
                 pace: Pace::default(),
             };
             scope.spawn("webhooks", move |stop| delivery::run(delivery, stop));
+        }
+        // Policies of a cluster are known where it is watched; the same run is never made twice.
+        if is_engine || roles.contains(&Role::Operator) {
+            let (planned, desired) = (engine.clone(), desired.clone());
+            let policies: schedule::Policies = Arc::new(move || schedules(&desired.load()));
+            scope.spawn("scan schedules", move |stop| schedule::run(planned, policies, stop));
         }
         let listening = engine.clone();
         let heard = self.heard;

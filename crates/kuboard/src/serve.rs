@@ -26,7 +26,7 @@ use crate::{
     cli::{Role, ServeArgs, UpArgs},
     cluster::{self, Snapshots},
     control::{Control, SOCKET},
-    scanning::{self, Apis, DistantRepositories, Ground, Looking, OwnRepositories},
+    scanning::{self, Apis, DistantRepositories, Ground, Looking, OwnRepositories, Wanted},
     tls,
 };
 
@@ -161,9 +161,8 @@ async fn engine_roles(
 ) -> anyhow::Result<Option<Apis>> {
     let registry = house.metrics.registry();
     let Seen { operator, snapshots } = seen;
-    let desired = &snapshots.desired;
-    let started =
-        looking.start(ground, repositories.clone(), registry, house.scope, roles, desired)?;
+    let wanted = Wanted { roles, desired: &snapshots.desired };
+    let started = looking.start(ground, repositories.clone(), registry, house.scope, &wanted)?;
     if let Some(operator) = operator {
         let engine = started.engine;
         let parts = cluster::Parts { ground, engine, repositories, snapshots: &snapshots };

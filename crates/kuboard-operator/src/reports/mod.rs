@@ -38,6 +38,7 @@ pub(crate) use pace::{Breaker, Bucket};
 use crate::{
     Error, OperatorMetrics,
     client::ask,
+    events::{Teller, Told},
     judge::{Judge, Judged, Outcome, PolicyKey},
     lease::Term,
     watch::{Runners, RunningImage, Watch},
@@ -94,6 +95,8 @@ pub struct Reporter {
     pub clock: Arc<dyn Clock>,
     /// What it counts.
     pub metrics: Arc<OperatorMetrics>,
+    /// Hears of what runs and would be refused now.
+    pub teller: Teller,
 }
 
 /// What is remembered during a term.
@@ -108,6 +111,8 @@ struct Memory {
     others: BTreeMap<(usize, String), Value>,
     forms: Vec<Form>,
     counts: Option<BTreeMap<PolicyKey, ImageCounts>>,
+    /// What ran and would have been refused, the last time.
+    refused: BTreeSet<RunningImage>,
 }
 
 impl Reporter {
@@ -122,6 +127,7 @@ impl Reporter {
             others: BTreeMap::new(),
             forms: Vec::new(),
             counts: None,
+            refused: BTreeSet::new(),
         };
         let mut snapshots = self.watch.changes();
         let mut facts = self.judge.changes();
@@ -170,6 +176,7 @@ impl Reporter {
             let number = by_outcome.get(&outcome).copied().unwrap_or(0);
             self.metrics.running.with_label_values(&[&word]).set(number);
         }
+        self.tell_refused(memory, &judged);
         memory.counts = Some(status::count(judged.values().map(|(_, judged)| judged)));
         // Statuses are few and awaited; reports may take their time.
         self.write_statuses(memory, term).await;
@@ -183,6 +190,32 @@ impl Reporter {
         }
         let is_open = memory.breaker.is_open(self.now());
         self.metrics.breaker.set(i64::from(is_open));
+    }
+
+    /// Events about what runs though it would be refused now: it came while the webhook was away,
+    /// or advisories or policies changed. Each is told once.
+    fn tell_refused(&self, memory: &mut Memory, judged: &AllJudged) {
+        let mut refused = BTreeSet::new();
+        for (image, (runners, judged)) in judged {
+            if judged.outcome < Outcome::Deny {
+                continue;
+            }
+            refused.insert(image.clone());
+            if memory.refused.contains(image) {
+                continue;
+            }
+            let reason = judged.reason.as_deref().unwrap_or("a policy refuses it");
+            self.teller.tell(Told {
+                namespace: image.namespace.to_string(),
+                api_version: "v1".to_owned(),
+                kind: "Pod".to_owned(),
+                name: runners.pod.clone(),
+                uid: String::new(),
+                reason: "ImageRefusedNow".to_owned(),
+                message: format!("{} runs and would be refused now: {reason}", image.image),
+            });
+        }
+        memory.refused = refused;
     }
 
     async fn judge_all(&self) -> AllJudged {

@@ -40,8 +40,8 @@ use crate::{
 };
 
 /// How often what is armed is compared with what should be.
-const LOOK: Duration = Duration::from_secs(30);
-/// Until it is armed for the first time, and while it can't be.
+const LOOK: Duration = Duration::from_secs(10);
+/// While it is not: somebody may be waiting for it.
 const LOOK_UNARMED: Duration = Duration::from_secs(3);
 /// How often the self-test is repeated while it is armed.
 const TEST_EACH_MS: i64 = 300_000;
@@ -93,7 +93,7 @@ impl Keeper {
                 }
             };
             self.metrics.armed.set(i64::from(armed == Armed::Yes));
-            let wait = if armed == Armed::NotYet { LOOK_UNARMED } else { LOOK };
+            let wait = if armed == Armed::Yes { LOOK } else { LOOK_UNARMED };
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 // New authorities are told to the API server before anything is signed by them.
@@ -121,8 +121,6 @@ impl Keeper {
     /// The cluster can't be read or written, or the webhook does not answer.
     pub async fn look(&self, tested_ms: &mut i64) -> Result<Armed, Error> {
         let namespace = &self.settings.namespace;
-        let owner = self.owner().await?;
-        self.lay_floor(owner.as_ref()).await?;
         let status = state::status(&self.client, namespace).await?;
         if status.disarmed.is_some() {
             if status.armed || status.mutating {
@@ -130,6 +128,8 @@ impl Keeper {
             }
             return Ok(Armed::Disarmed);
         }
+        let owner = self.owner().await?;
+        self.lay_floor(owner.as_ref()).await?;
         let bundle = self.certificates.bundle();
         if bundle.is_empty() || (!status.armed && !(self.is_ready)()) {
             return Ok(if status.armed { Armed::Yes } else { Armed::NotYet });
@@ -228,16 +228,22 @@ fn no_block(owner: OwnerReference) -> OwnerReference {
     OwnerReference { block_owner_deletion: None, controller: None, ..owner }
 }
 
-/// Removes everything that was told to the API server: webhooks, the guard of labels, word of a
-/// disarming. What the chart calls before it is uninstalled.
+/// Removes everything that was told to the API server: webhooks and the guard of labels. What the
+/// chart calls before it is uninstalled: an operator that still runs is told to leave it so, by
+/// word that goes with the ClusterRole of [`Settings::owner`].
 ///
 /// # Errors
 /// The cluster could not be written. Done again, it goes on where it ended.
 pub async fn uninstall(client: &Client, namespace: &str) -> Result<(), Error> {
+    let name = Settings::default().owner;
+    let roles: Api<ClusterRole> = Api::all(client.clone());
+    let what = format!("read ClusterRole {name}");
+    let role = ask(&what, || roles.get_opt(&name)).await?;
+    match role.and_then(|role| role.owner_ref(&())).map(no_block) {
+        Some(owner) => state::say_uninstalled(client, namespace, owner).await?,
+        None => drop(remove(&state::marks_of(client, namespace), STATE).await?),
+    }
     state::take_away(client).await?;
     remove(&Api::<ValidatingAdmissionPolicyBinding>::all(client.clone()), floor::FLOOR).await?;
-    remove(&Api::<ValidatingAdmissionPolicy>::all(client.clone()), floor::FLOOR).await?;
-    let maps: Api<k8s_openapi::api::core::v1::ConfigMap> =
-        Api::namespaced(client.clone(), namespace);
-    remove(&maps, STATE).await.map(drop)
+    remove(&Api::<ValidatingAdmissionPolicy>::all(client.clone()), floor::FLOOR).await.map(drop)
 }

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
-    core::v1::ConfigMap,
+use k8s_openapi::{
+    api::{
+        admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
+        core::v1::ConfigMap,
+    },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{
     Api, Client,
@@ -128,11 +131,38 @@ async fn marks(client: &Client, namespace: &str) -> Result<BTreeMap<String, Stri
     Ok(found.and_then(|it| it.data).unwrap_or_default())
 }
 
-/// Each key has a field manager of its own, so that writing one leaves the other.
+/// Says that we are being uninstalled; the word goes with `owner`, so that it keeps nobody from
+/// arming the webhook of a later installation.
+pub(super) async fn say_uninstalled(
+    client: &Client,
+    namespace: &str,
+    owner: OwnerReference,
+) -> Result<(), Error> {
+    mark_with(client, namespace, (DISARMED, "uninstalled"), Some(owner)).await
+}
+
+pub(super) fn marks_of(client: &Client, namespace: &str) -> Api<ConfigMap> {
+    Api::namespaced(client.clone(), namespace)
+}
+
 async fn mark(client: &Client, namespace: &str, key: &str, value: &str) -> Result<(), Error> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    mark_with(client, namespace, (key, value), None).await
+}
+
+/// Each key has a field manager of its own, so that writing one leaves the other.
+async fn mark_with(
+    client: &Client,
+    namespace: &str,
+    (key, value): (&str, &str),
+    owner: Option<OwnerReference>,
+) -> Result<(), Error> {
+    let api = marks_of(client, namespace);
     let object = ConfigMap {
-        metadata: ObjectMeta { name: Some(STATE.to_owned()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(STATE.to_owned()),
+            owner_references: owner.map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
         data: Some([(key.to_owned(), value.to_owned())].into()),
         ..ConfigMap::default()
     };

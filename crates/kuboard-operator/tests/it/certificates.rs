@@ -127,6 +127,10 @@ async fn rotations_refuse_nobody() {
                 if certificates.bundle() != before {
                     authorities += 1;
                     arm(&client, &url, &certificates.bundle()).await;
+                    // Months in the field, here a few reviews: the API server learns of it.
+                    let before = judged.load(Ordering::SeqCst);
+                    ground::until("reviews", async || judged.load(Ordering::SeqCst) > before + 20)
+                        .await;
                 }
             }
             assert_eq!(authorities, ROTATIONS / 4);

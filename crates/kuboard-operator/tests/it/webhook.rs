@@ -89,6 +89,7 @@ async fn the_main_way() {
         refusals_become_events(cluster, &running).await;
         strict_namespaces_wait(cluster, &running).await;
         disarmed_it_stays(&running).await;
+        uninstalled_it_is_gone(cluster, &running).await;
     };
     scope.run(test, std::time::Duration::from_secs(10)).await.unwrap();
     // Whoever comes next need not wait for a lease that nobody holds.
@@ -290,6 +291,12 @@ async fn what_runs_is_reported(cluster: &Cluster, running: &Running) {
     })
     .await;
     assert!(running.watch.fleet().keys().any(|it| &*it.image == "good:1"));
+    until("word of what runs and should not", async || {
+        let events = cluster.get_json("/api/v1/namespaces/shop/events").unwrap();
+        let all = events["items"].as_array().unwrap().clone();
+        all.iter().any(|it| it["reason"] == "ImageRefusedNow")
+    })
+    .await;
 }
 
 async fn refusals_become_events(cluster: &Cluster, running: &Running) {
@@ -361,4 +368,23 @@ async fn disarmed_it_stays(running: &Running) {
         };
     let again = kept.get(names::WEBHOOK).await.unwrap();
     assert_eq!(version(&mended), version(&again), "what is so is not written");
+}
+
+async fn uninstalled_it_is_gone(cluster: &Cluster, running: &Running) {
+    // The chart's role: what is left goes with it.
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "kuboard-operator"}, "rules": [],
+    });
+    cluster.apply(&role.to_string()).unwrap();
+    webhook::uninstall(&running.client, names::NAMESPACE).await.unwrap();
+    let status = webhook::status(&running.client, names::NAMESPACE).await.unwrap();
+    assert!(!status.armed);
+    assert_eq!(status.disarmed.as_deref(), Some("uninstalled"), "a running operator leaves it so");
+    let word =
+        cluster.get_json("/api/v1/namespaces/kuboard/configmaps/kuboard-admission-state").unwrap();
+    assert_eq!(word["metadata"]["ownerReferences"][0]["kind"], "ClusterRole");
+    let floor = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/\
+                 kuboard-namespace-labels";
+    assert!(cluster.get_json(floor).is_err());
 }

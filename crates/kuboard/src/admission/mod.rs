@@ -15,7 +15,7 @@ use kuboard_rt::{Scope, health::Health};
 use kuboard_scan::engine::{Engine, Repositories};
 use tokio::sync::watch;
 
-pub(crate) use self::background::Background;
+pub(crate) use self::{background::Background, record::decisions_lost};
 use self::{
     digests::{Places, RegistryDigests},
     facts::EngineFacts,

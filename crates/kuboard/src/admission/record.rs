@@ -43,13 +43,19 @@ pub(crate) fn record(
     keep: Duration,
     registry: &prometheus::Registry,
 ) -> anyhow::Result<(Record, Keeper)> {
+    let lost = decisions_lost(registry)?;
+    let (send, receive) = mpsc::channel(MAX_WAITING);
+    Ok((Record { send, lost }, Keeper { receive, catalog, clock, keep }))
+}
+
+/// Counts decisions that were not kept.
+pub(crate) fn decisions_lost(registry: &prometheus::Registry) -> anyhow::Result<IntCounter> {
     let lost = IntCounter::new(
         "admission_decisions_lost_total",
         "Decisions that were made but not kept, because the catalogue was too slow.",
     )?;
     registry.register(Box::new(lost.clone()))?;
-    let (send, receive) = mpsc::channel(MAX_WAITING);
-    Ok((Record { send, lost }, Keeper { receive, catalog, clock, keep }))
+    Ok(lost)
 }
 
 impl Recorder for Record {

@@ -171,7 +171,7 @@ fn workloads(seen: &Observed) -> Vec<Finding> {
     findings
 }
 
-fn ours<'a>(seen: &'a Observed) -> impl Iterator<Item = &'a Pod> {
+fn ours(seen: &Observed) -> impl Iterator<Item = &Pod> {
     seen.pods.iter().filter(|it| it.metadata.namespace.as_deref() == Some(seen.home.as_str()))
 }
 
