@@ -210,3 +210,11 @@ pub fn says(text: &str, words: &[&str]) -> Result<()> {
     }
     Ok(())
 }
+
+/// A moment so many days from now, as RFC 3339 writes it.
+pub fn in_days(days: u32) -> Result<String> {
+    // `date` knows calendars.
+    let mut date = tool::command("date")?;
+    date.args(["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d", &format!("{days} days")]);
+    Ok(tool::output(&mut date)?.trim().to_owned())
+}

@@ -101,6 +101,11 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
+/// A folder that all runs share: what a test program keeps to its end is never dropped.
+fn kept(name: &str) -> PathBuf {
+    root().join("target/tmp/chart").join(name)
+}
+
 fn chart() -> String {
     root().join("charts/kuboard").display().to_string()
 }
@@ -123,6 +128,7 @@ fn start() -> Result<Cluster> {
     // The nodes are objects without a kubelet, which would be missed after some seconds.
     let cluster = Cluster::builder(Level::ControlPlane)
         .flag(Component::ControllerManager, "--node-monitor-grace-period=2h")
+        .folder(&kept("cluster"))
         .start()?;
     cluster.kubectl(&["apply", "--server-side", "-f", &format!("{}/crds", chart())])?;
     for (group, kind, plural) in FOREIGN {
@@ -368,7 +374,7 @@ fn the_processes_of_the_small_form_share_one_file() -> Result<()> {
             Ok(Request::get("/readyz").send(&address).is_ok_and(|answer| answer.status == 200))
         })?;
     }
-    let client = RegistryClient::new(&format!("127.0.0.1:{}", ports[0]));
+    let client = RegistryClient::new(format!("127.0.0.1:{}", ports[0]));
     for number in 0..8 {
         let image = Image::oci(number, &[50_000, 20_000])?;
         client.push(&format!("team/app-{number}"), "v1", &image)?;
@@ -797,13 +803,13 @@ fn names(query: &str) -> impl Iterator<Item = &str> {
 
 /// The image of the program under test, made once for all tests by `cargo xtask image`.
 fn image() -> Result<&'static Path> {
-    static SHARED: OnceLock<Result<tempfile::TempDir, String>> = OnceLock::new();
+    static SHARED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = SHARED.get_or_init(|| build().map_err(|error| format!("{error:#}")));
-    Ok(built.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?.path())
+    Ok(built.as_ref().map_err(|error| anyhow::anyhow!("{error}"))?)
 }
 
-fn build() -> Result<tempfile::TempDir> {
-    let folder = tool::folder("image")?;
+fn build() -> Result<PathBuf> {
+    let folder = kept("image");
     let program = Kuboard::command()?;
     // The program that runs all tests is there; whoever runs this one alone may not have it.
     let chores = std::env::current_exe()?.ancestors().nth(2).map(|it| it.join("xtask"));
@@ -816,7 +822,7 @@ fn build() -> Result<tempfile::TempDir> {
         }
     };
     build.args(["image", "--name", IMAGE, "--binary"]).arg(program.get_program());
-    build.arg("--output").arg(folder.path()).current_dir(root());
+    build.arg("--output").arg(&folder).current_dir(root());
     tool::output(&mut build)?;
     Ok(folder)
 }

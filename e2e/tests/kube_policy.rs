@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::guarded::{ARTICLE, CVE, Guarded, bad, namespace, opaque, pod, says};
 use kuboard_testkit::cluster::Level;
 use kuboard_testkit::feeds::Debian;
-use serde_json::json;
+use kuboard_testkit::tool;
 
 #[test]
 fn the_articles_policy_guards_a_cluster() -> Result<()> {
@@ -37,7 +37,7 @@ fn the_articles_policy_guards_a_cluster() -> Result<()> {
     guarded.cluster.apply(&format!(
         "apiVersion: kuboard.cn/v1alpha1\nkind: ImageExemption\nmetadata: {{name: accepted}}\n\
          spec:\n  vulnerabilities: [{CVE}]\n  reason: the code is not reached\n  expiresAt: {}\n",
-        in_days(30)
+        in_days(30)?
     ))?;
     let object = pod("default", "exempted", &bad_image);
     guarded.cluster.wait("the exemption", || {
@@ -132,14 +132,10 @@ fn new_advisories_leave_running_images_alone() -> Result<()> {
     Ok(())
 }
 
-/// A day so many days from now, as RFC 3339 writes it.
-fn in_days(days: u64) -> String {
-    let now = std::time::SystemTime::now() + std::time::Duration::from_secs(days * 86_400);
-    let seconds = now.duration_since(std::time::UNIX_EPOCH).map_or(0, |it| it.as_secs());
-    // `date` knows calendars.
-    let made = std::process::Command::new("date")
-        .args(["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d", &format!("@{seconds}")])
-        .output();
-    json!(made.map(|it| String::from_utf8_lossy(&it.stdout).trim().to_owned()).unwrap_or_default())
-        .to_string()
+/// The time so many days from now, as RFC 3339 writes it.
+fn in_days(days: u64) -> Result<String> {
+    let later = format!("{days} days");
+    let mut date = tool::command("date")?;
+    let made = tool::output(date.args(["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d", &later]))?;
+    Ok(format!("{:?}", made.trim()))
 }

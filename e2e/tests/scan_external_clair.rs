@@ -136,9 +136,16 @@ fn an_absent_clair_is_waited_for() -> Result<()> {
     clair.kill()?;
     let receiver = Receiver::start()?;
     fs::write(ground.at("secret"), "not-a-secret")?;
-    let kuboard = service(&ground, &clair, &receiver.settings(&ground.at("secret")))?;
+    let upstream = FakeUpstream::start()?;
+    let mut layers = application()?;
+    layers.push(vec![packed::file("srv/note", "another image")]);
+    upstream.put("team/other", "v1", &packed::image(2, &layers)?);
+    let told = receiver.settings(&ground.at("secret"));
+    let kuboard = start(&ground, &clair, &told, Some(&upstream))?;
     let image = packed::image(1, &application()?)?;
-    login(&kuboard).push("team/app", "v1", &image)?;
+    let client = login(&kuboard);
+    client.push("team/app", "v1", &image)?;
+    client.pull("up.test/team/other", "v1")?;
     let failed = || kuboard.metric("scan_jobs_total", &["kind=\"scan\"", "result=\"failed\""]);
     tool::wait_until("the job's failure", BOUND, || Ok(failed()? >= 1.0))?;
     let done = kuboard.metric("scan_jobs_total", &["kind=\"scan\"", "result=\"done\""])?;
@@ -148,6 +155,7 @@ fn an_absent_clair_is_waited_for() -> Result<()> {
     let report = kuboard.get(&format!("/matcher/api/v1/vulnerability_report/{}", image.digest))?;
     ensure!(report.status == 502, "{}", report.status);
     clair.revive(&second_day())?;
+    wait_found(&kuboard, "up.test", LATER).with_context(|| clair.log())?;
     wait_found(&kuboard, "hosted", LATER).with_context(|| clair.log())
 }
 

@@ -1,8 +1,10 @@
 //! What must hold of the parsers for every input whatsoever. Each function takes raw bytes and
 //! panics where a promise is broken; the programs in `targets/` only hand them inputs.
 
+mod admission;
 mod scanning;
 
+pub use admission::review;
 pub use scanning::{database, documents, feeds, layer, packages, version};
 
 use kuboard_oci::{

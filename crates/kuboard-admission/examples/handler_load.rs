@@ -81,7 +81,8 @@ struct Noise(u64);
 
 impl Noise {
     fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) as usize) % bound
     }
 }
@@ -99,9 +100,10 @@ fn definition(number: usize, first_seen_ms: i64) -> Fact {
         aliases: [format!("GHSA-{number:04x}-abcd-efgh").into()].into(),
         package: format!("package-{}", number % 3000).into(),
         version: format!("{}.{}-{}", number % 9, number % 31, number % 7).into(),
-        fixed_in: (number % 3 != 0).then(|| format!("{}.{}-9", number % 9, number % 31).into()),
+        fixed_in: (!number.is_multiple_of(3))
+            .then(|| format!("{}.{}-9", number % 9, number % 31).into()),
         severity,
-        exploited: number % 97 == 0,
+        exploited: number.is_multiple_of(97),
         epss: Some((number % 10_000) as u32),
         first_seen_ms,
     }
@@ -128,31 +130,34 @@ fn fill(index: &FactsIndex, images: usize, now_ms: i64) -> usize {
     total
 }
 
-fn desired() -> Desired {
-    let mut text = String::new();
-    for number in 0..POLICIES {
-        let spec = json!({
-            "severityThreshold": "CRITICAL", "excludeRegistries": ["*.internal.corp"],
-            "images": if number % 4 == 0 { json!([]) } else { json!(["**/team-*/**", "docker.io/**"]) },
-        });
-        let name = format!("policy-{number}");
-        let policy = match number % 100 {
-            0 => json!({"kind": "ClusterImageScanPolicy", "metadata": {"name": name}, "spec": spec}),
-            _ => json!({
-                "kind": "ImageScanPolicy", "spec": spec,
-                "metadata": {"name": name, "namespace": format!("ns-{}", number % NAMESPACES)},
-            }),
-        };
-        let mut policy = policy;
-        policy["apiVersion"] = json!("kuboard.cn/v1alpha1");
-        text.push_str(&format!("---\n{policy}\n"));
+fn policy(number: usize) -> Arc<policy::Policy> {
+    let images = match number % 4 {
+        0 => json!([]),
+        _ => json!(["**/team-*/**", "docker.io/**"]),
+    };
+    let (kind, namespace) = match number % 100 {
+        0 => ("ClusterImageScanPolicy", None),
+        _ => ("ImageScanPolicy", Some(format!("ns-{}", number % NAMESPACES))),
+    };
+    let mut metadata = json!({"name": format!("policy-{number}")});
+    if let Some(namespace) = namespace {
+        metadata["namespace"] = json!(namespace);
     }
-    let folder = policy::parse(Path::new("p.yaml"), &text).unwrap();
+    let policy = json!({
+        "apiVersion": "kuboard.cn/v1alpha1", "kind": kind, "metadata": metadata,
+        "spec": {
+            "severityThreshold": "CRITICAL", "excludeRegistries": ["*.internal.corp"],
+            "images": images,
+        },
+    });
+    let folder = policy::parse(Path::new("p.yaml"), &policy.to_string()).unwrap();
+    Arc::new(folder.policies.into_iter().next().unwrap().policy)
+}
+
+fn desired() -> Desired {
     Desired {
-        policies: folder.policies.into_iter().map(|it| Arc::new(it.policy)).collect(),
-        namespaces: (0..NAMESPACES)
-            .map(|it| (format!("ns-{it}"), Namespace::default()))
-            .collect(),
+        policies: (0..POLICIES).map(policy).collect(),
+        namespaces: (0..NAMESPACES).map(|it| (format!("ns-{it}"), Namespace::default())).collect(),
         synced: true,
         ..Desired::default()
     }
@@ -303,7 +308,12 @@ fn served(admission: Arc<Admission>, bodies: &[Bytes], reviews: usize) -> Value 
     figures
 }
 
-async fn load(address: SocketAddr, root: &[u8], bodies: &[Bytes], reviews: usize) -> (Vec<u32>, f64) {
+async fn load(
+    address: SocketAddr,
+    root: &[u8],
+    bodies: &[Bytes],
+    reviews: usize,
+) -> (Vec<u32>, f64) {
     use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
     let mut roots = rustls::RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(root).unwrap()).unwrap();

@@ -97,8 +97,10 @@ pub struct ScanRequest {
 /// What is known of images beyond the memory of this process.
 pub trait FactsSource: Send + Sync + 'static {
     /// What is known of a manifest; `None` if nothing is.
-    fn facts<'a>(&'a self, manifest: &'a Digest)
-    -> BoxFuture<'a, Result<Option<ImageFacts>, String>>;
+    fn facts<'a>(
+        &'a self,
+        manifest: &'a Digest,
+    ) -> BoxFuture<'a, Result<Option<ImageFacts>, String>>;
 
     /// Wants an image scanned. Returns at once; asking twice is the same as asking once.
     fn scan(&self, request: ScanRequest);

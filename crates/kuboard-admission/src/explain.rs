@@ -134,7 +134,9 @@ pub fn sentence(reason: &Reason) -> String {
         Cause::Unresolved(why) => {
             format!("image {image} can't be looked up for {policy}: {}", cut(why))
         }
-        Cause::Invalid(why) => format!("\"{image}\" is no image: {}; {policy} refuses it", cut(why)),
+        Cause::Invalid(why) => {
+            format!("\"{image}\" is no image: {}; {policy} refuses it", cut(why))
+        }
     }
 }
 
@@ -163,7 +165,9 @@ fn hint(reason: &Reason, namespace: &str, now_ms: i64) -> String {
                 fixes => format!("use an image with {}", cut(&fixes.join(", "))),
             };
             let exemption = exemption(reason.name.as_ref(), worst, namespace, now_ms);
-            format!("{advice}, or have somebody answer for it: kubectl apply -f - <<< '{exemption}'")
+            format!(
+                "{advice}, or have somebody answer for it: kubectl apply -f - <<< '{exemption}'"
+            )
         }
         Cause::Unscanned { until_ms: Some(until_ms), .. } => {
             let until = jiff::Timestamp::from_millisecond(*until_ms)
@@ -204,7 +208,8 @@ fn exemption(name: Option<&Name>, worst: &[Worst], namespace: &str, now_ms: i64)
         .take(40)
         .collect();
     // It stands between the quotes of a shell.
-    let harmless = |id: &&str| id.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_.:".contains(&it));
+    let harmless =
+        |id: &&str| id.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_.:".contains(&it));
     let ids: BTreeSet<&str> = worst.iter().map(|it| it.id.as_str()).filter(harmless).collect();
     let until = now_ms.saturating_add(EXEMPTION_MS) / 1000;
     let until = jiff::Timestamp::from_second(until).map(|it| it.to_string()).unwrap_or_default();

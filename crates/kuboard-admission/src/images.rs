@@ -3,14 +3,18 @@
 //!
 //! Pure. What no container runtime would accept either is an error, never a guess.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    borrow::Cow,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
-use kuboard_oci::{ImageReference, ImageReferenceError};
+use kuboard_oci::{Digest, ImageReference, ImageReferenceError};
 
 /// Docker Hub's one name.
 const HUB: &str = "docker.io";
 /// Its other names: those of its API, which serve the same repositories.
-const HUB_ALIASES: &[&str] = &["index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
+const HUB_ALIASES: &[&str] =
+    &["index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"];
 /// Longest text that is read as an image; names end at 255 bytes, tags at 128, digests at 135.
 const MAX_BYTES: usize = 1024;
 
@@ -54,8 +58,13 @@ pub fn normalised(written: &str) -> Result<ImageReference, ImageReferenceError> 
         let length = written.len();
         return Err(kuboard_oci::NameError::TooLong { length }.into());
     }
+    // To a runtime this is the id of an image that it has, whatever repository it came from.
+    if written.parse::<Digest>().is_ok() {
+        return Err(ImageReferenceError::Identifier);
+    }
     let mut image: ImageReference = written.parse()?;
-    let host = image.registry.strip_suffix(":443").unwrap_or(&image.registry);
+    let registry = plain_port(&image.registry);
+    let host = registry.strip_suffix(":443").unwrap_or(&registry);
     let host = one_address(host).unwrap_or_else(|| host.to_owned());
     image.registry = match host.as_str() {
         alias if HUB_ALIASES.contains(&alias) => HUB.to_owned(),
@@ -65,6 +74,18 @@ pub fn normalised(written: &str) -> Result<ImageReference, ImageReferenceError> 
         image.repository = format!("library/{}", image.repository).parse()?;
     }
     Ok(image)
+}
+
+/// The port without the zeros before it, with which it is the same port.
+fn plain_port(registry: &str) -> Cow<'_, str> {
+    match registry.rsplit_once(':') {
+        Some((host, port))
+            if port.starts_with('0') && port.bytes().all(|it| it.is_ascii_digit()) =>
+        {
+            Cow::Owned(format!("{host}:{}", port.trim_start_matches('0')))
+        }
+        _ => Cow::Borrowed(registry),
+    }
 }
 
 /// The one way to write an address that has several, with its port.
@@ -109,6 +130,7 @@ mod tests {
             "docker.io:443/library/nginx",
             "registry-1.docker.io:443/nginx",
             "INDEX.docker.IO:443/nginx",
+            "docker.io:0443/library/nginx",
         ] {
             check(hub, Some("docker.io/library/nginx"));
             check(&format!("{hub}:1.25"), Some("docker.io/library/nginx:1.25"));
@@ -117,7 +139,9 @@ mod tests {
         }
         check("ghcr.io:443/a/b", Some("ghcr.io/a/b"));
         check("ghcr.io:5000/a/b", Some("ghcr.io:5000/a/b"));
+        check("ghcr.io:05000/a/b", Some("ghcr.io:5000/a/b"));
         check("[::1]:5000/a", Some("[::1]:5000/a"));
+        check("[::1]:0443/a", Some("[::1]/a"));
         check("[0:0:0:0:0:0:0:1]:5000/a", Some("[::1]:5000/a"));
         check("[::ffff:10.0.0.1]:5000/a", Some("10.0.0.1:5000/a"));
         check("[2001:DB8::1]/a", Some("[2001:db8::1]/a"));
@@ -152,6 +176,7 @@ mod tests {
             &format!("nginx@{}", digest.to_uppercase()),
             &format!("nginx@{}", digest.replace('a', "A")),
             "nginx@md5:d41d8cd98f00b204e9800998ecf8427e",
+            &digest,
         ] {
             check(wrong, None);
         }

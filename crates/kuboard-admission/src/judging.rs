@@ -346,11 +346,7 @@ impl Judge {
     }
 }
 
-fn judged_image(
-    asked: &Asked<'_>,
-    looked: &Looked,
-    facts: &[Option<FactsRef<'_>>],
-) -> JudgedImage {
+fn judged_image(asked: &Asked<'_>, looked: &Looked, facts: &[Option<FactsRef<'_>>]) -> JudgedImage {
     let resolved = match &looked.state {
         State::Resolved(resolved) => Some(resolved),
         _ => None,

@@ -38,3 +38,12 @@ pub use facts::FactsIndex;
 pub use images::Name;
 pub use service::{Admission, Doors, Knowledge, Pod, PodVerdict, Settings};
 pub use verdict::{Cause, Outcome, Reason, Verdict, Worst, judge};
+
+/// Registers all metrics of admission, each with a series, for a page that lists them.
+///
+/// # Errors
+/// A name is taken.
+pub fn register_metrics(registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
+    metrics::Metrics::new(registry)?.touch();
+    Ok(())
+}

@@ -333,8 +333,8 @@ fn judge_image(
                 verdict.reasons.push(it.reason(subject, outcome, cause));
             }
             Found::Resolved { digest, manifests, first_asked_ms } => {
-                let running = it.policy.admission.allow_running
-                    && input.running.has(input.namespace, digest);
+                let running =
+                    it.policy.admission.allow_running && input.running.has(input.namespace, digest);
                 let image = Image { input, exemptions, subject, manifests, running };
                 let gap = manifests.iter().any(|it| it.is_none_or(|it| it.gap().is_some()));
                 if gap || manifests.is_empty() {
@@ -433,15 +433,14 @@ fn covers(exemption: &Exemption, name: Option<&Name>) -> bool {
     })
 }
 
+/// How bad a finding is: the least first.
+type Badness = (Severity, bool, bool, Option<u32>);
+
 /// The worst first, in an order that leaves nothing open.
-fn rank<'a>(
-    it: &FindingRef<'a>,
-) -> (Reverse<(Severity, bool, bool, Option<u32>)>, &'a str, &'a str, &'a str, Option<&'a str>) {
+fn rank<'a>(it: &FindingRef<'a>) -> (Reverse<Badness>, [&'a str; 3], Option<&'a str>) {
     (
         Reverse((it.severity, it.exploited, it.fixable, it.epss)),
-        it.id(),
-        it.package(),
-        it.version(),
+        [it.id(), it.package(), it.version()],
         it.fixed_in(),
     )
 }

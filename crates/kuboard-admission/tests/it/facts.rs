@@ -58,7 +58,7 @@ fn any_facts() -> impl Strategy<Value = ImageFacts> {
 
 fn digest(number: u8) -> Digest {
     // Digests of both lengths, of which the index keeps one sort apart.
-    let algorithm = if number % 2 == 0 { Algorithm::Sha256 } else { Algorithm::Sha512 };
+    let algorithm = if number.is_multiple_of(2) { Algorithm::Sha256 } else { Algorithm::Sha512 };
     Digest::of(algorithm, &[number])
 }
 

@@ -158,14 +158,8 @@ impl Ground {
             recorder: world.clone(),
             events: world.clone(),
         };
-        let admission = Admission::new(
-            settings,
-            knowledge,
-            doors,
-            clock.clone(),
-            &tasks,
-            metrics.registry(),
-        );
+        let admission =
+            Admission::new(settings, knowledge, doors, clock.clone(), &tasks, metrics.registry());
         let admission = admission.unwrap();
         Self { world, admission, desired, running, facts, clock, metrics, tasks }
     }

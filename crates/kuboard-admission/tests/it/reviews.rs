@@ -111,7 +111,8 @@ fn what_is_no_question_is_refused_with_its_uid() {
     check(&format!(r#"{head},"request":{{"uid":"a\u0041"}}}}"#), None, "missing field");
     check(&format!(r#"{head},"request":{{"uid":""}}}}"#), None, "missing field");
     let beta = head.replace("/v1", "/v1beta1");
-    let question = r#""request":{"uid":"b","kind":{"group":"","kind":"Pod"},"operation":"CREATE"}}"#;
+    let question =
+        r#""request":{"uid":"b","kind":{"group":"","kind":"Pod"},"operation":"CREATE"}}"#;
     check(&format!("{beta},{question}"), Some("b"), "hint: the webhook's admissionReviewVersions");
     let twice = format!(r#"{head},"request":{{"uid":"a","uid":"b"}}}}"#);
     check(&twice, Some("a"), "duplicate field");

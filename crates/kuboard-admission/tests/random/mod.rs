@@ -1,13 +1,15 @@
 //! Random worlds for the verdict: small ones, out of few names, so that things meet. Each can be
 //! judged, written as JSON for who judges it in another language, and changed step by step.
 
-use std::sync::Arc;
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
 use kuboard_admission::{
-    Name, Verdict, judge,
+    Name, Verdict,
     facts::{FactsIndex, FactsRef},
+    judge,
     verdict::{Cause, Found, Input, Subject},
 };
+use kuboard_api::{crd::ImageExemptionSpec, policy::ImageScanPolicySpec};
 use kuboard_api::{
     desired::{Namespace, Running},
     policy::{
@@ -15,7 +17,6 @@ use kuboard_api::{
         Selector,
     },
 };
-use kuboard_api::{crd::ImageExemptionSpec, policy::ImageScanPolicySpec};
 use kuboard_oci::Digest;
 use kuboard_vuln::{Fact, ImageFacts, Known, Severity};
 use serde::Serialize;
@@ -281,9 +282,10 @@ impl Case {
         for (namespace, number) in &self.running {
             running.digests.entry(namespace.clone()).or_default().insert(digest(*number));
         }
-        let known = self.labels.as_ref().map(|labels| Namespace {
-            labels: labels.iter().cloned().collect(),
-        });
+        let known = self
+            .labels
+            .as_ref()
+            .map(|labels| Namespace { labels: labels.iter().cloned().collect() });
         judge(&Input {
             namespace: &self.namespace,
             known: known.as_ref(),
@@ -302,7 +304,8 @@ fn digest(number: u64) -> Digest {
 
 impl Image {
     fn random(noise: &mut Noise, number: usize) -> Self {
-        let state = noise.pick(&["resolved", "resolved", "resolved", "resolved", "unresolved", "invalid"]);
+        let state =
+            noise.pick(&["resolved", "resolved", "resolved", "resolved", "unresolved", "invalid"]);
         let tag = (!noise.one_in(3)).then(|| noise.pick(TAGS).to_owned());
         let name = (noise.pick(REGISTRIES).to_owned(), noise.pick(REPOSITORIES).to_owned(), tag);
         let manifests = match noise.below(10) {
@@ -415,11 +418,11 @@ impl Rule {
             ignore_unfixed: noise.one_in(3),
             suspended: noise.one_in(10),
             exclude_registries: match noise.one_in(3) {
-                true => texts(&noise.some(REGISTRY_GLOBS, 2)),
+                true => texts(&noise.some(REGISTRY_GLOBS, 1)),
                 false => Vec::new(),
             },
             images: match noise.one_in(2) {
-                true => texts(&noise.some(IMAGE_GLOBS, 3)),
+                true => texts(&noise.some(IMAGE_GLOBS, 2)),
                 false => Vec::new(),
             },
             mode: noise.pick(&[0, 1, 2, 2]),
@@ -435,25 +438,41 @@ impl Rule {
         }
     }
 
+    /// The policy with these globs, compiled once: a million worlds have few lists of them.
+    fn compiled(&self) -> Policy {
+        type Lists = (Vec<String>, Vec<String>);
+        thread_local! {
+            static KNOWN: RefCell<HashMap<Lists, Policy>> = RefCell::default();
+        }
+        let lists = (self.exclude_registries.clone(), self.images.clone());
+        KNOWN.with_borrow_mut(|known| {
+            let compile = |(exclude_registries, images): &Lists| {
+                let spec = ImageScanPolicySpec {
+                    exclude_registries: exclude_registries.clone(),
+                    images: images.clone(),
+                    ..ImageScanPolicySpec::default()
+                };
+                let metadata = Metadata { name: "p".to_owned(), ..Metadata::default() };
+                Policy::check(Scope::Cluster, metadata, &spec).unwrap()
+            };
+            known.entry(lists).or_insert_with_key(compile).clone()
+        })
+    }
+
     fn policy(&self) -> Arc<Policy> {
-        let spec = ImageScanPolicySpec {
-            severity_threshold: self.threshold.clone(),
-            ignore_unfixed: self.ignore_unfixed,
-            exclude_registries: self.exclude_registries.clone(),
-            images: self.images.clone(),
-            suspended: self.suspended,
-            ..ImageScanPolicySpec::default()
-        };
-        let scope = match self.namespace {
+        let mut policy = self.compiled();
+        policy.threshold = self.threshold.as_deref().map(|it| it.parse().unwrap());
+        policy.ignore_unfixed = self.ignore_unfixed;
+        policy.suspended = self.suspended;
+        policy.scope = match self.namespace {
             Some(_) => Scope::Namespace,
             None => Scope::Cluster,
         };
-        let metadata = Metadata {
+        policy.metadata = Metadata {
             name: self.name.clone(),
             namespace: self.namespace.clone(),
             ..Metadata::default()
         };
-        let mut policy = Policy::check(scope, metadata, &spec).unwrap();
         let requirement = |(kind, key, values): &(String, String, Vec<String>)| {
             let (key, values) = (key.clone(), values.clone());
             match kind.as_str() {
@@ -524,8 +543,7 @@ impl Exempted {
 /// Makes a finding more serious; `false` if there is none.
 fn worsen_finding(case: &mut Case, noise: &mut Noise) -> bool {
     let facts = case.images.iter_mut().flat_map(|it| it.manifests.iter_mut()).flatten();
-    let mut findings: Vec<&mut Finding> =
-        facts.flat_map(|it| it.findings.iter_mut()).collect();
+    let mut findings: Vec<&mut Finding> = facts.flat_map(|it| it.findings.iter_mut()).collect();
     if findings.is_empty() {
         return false;
     }
@@ -551,9 +569,10 @@ fn tighten_policy(case: &mut Case, noise: &mut Noise) -> bool {
     let it: &mut Rule = &mut case.policies[at];
     match noise.below(14) {
         0 => {
-            let step = it.threshold.as_deref().and_then(|now| {
-                THRESHOLDS.iter().position(|one| *one == now)
-            });
+            let step = it
+                .threshold
+                .as_deref()
+                .and_then(|now| THRESHOLDS.iter().position(|one| *one == now));
             let lower = step.map_or(THRESHOLDS.len() - 1, |step| step.saturating_sub(1));
             it.threshold = Some(THRESHOLDS[lower].to_owned());
         }
