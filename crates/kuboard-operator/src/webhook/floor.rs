@@ -25,7 +25,8 @@ pub fn policy(owner: Option<&OwnerReference>) -> ValidatingAdmissionPolicy {
         api_groups: texts(&[""]),
         api_versions: texts(&["v1"]),
         operations: texts(&["CREATE", "UPDATE"]),
-        resources: texts(&["namespaces"]),
+        // Labels can be changed by the way of the subresources too.
+        resources: texts(&["namespaces", "namespaces/status", "namespaces/finalize"]),
         ..NamedRuleWithOperations::default()
     };
     let variable = |name: &str, expression: String| Variable { name: name.to_owned(), expression };

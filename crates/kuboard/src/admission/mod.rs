@@ -84,7 +84,8 @@ pub(crate) fn open(
 /// Names by which nodes reach this registry, in lower case and with ports.
 fn own_hosts(config: &Config) -> Vec<String> {
     let port = config.server.listen.0.port();
-    let mut own = vec![format!("localhost:{port}"), format!("127.0.0.1:{port}")];
+    let loopback = ["localhost", "127.0.0.1", "[::1]"];
+    let mut own: Vec<String> = loopback.map(|host| format!("{host}:{port}")).into();
     own.extend(config.admission.registry_hosts.iter().map(|host| host.to_ascii_lowercase()));
     let external = config.server.external_url.as_ref().and_then(|url| {
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
@@ -130,7 +131,7 @@ mod tests {
         let config = Config::parse(text).unwrap();
         assert_eq!(
             own_hosts(&config),
-            ["localhost:5000", "127.0.0.1:5000", "r.internal:5000", "reg.test:444"]
+            ["localhost:5000", "127.0.0.1:5000", "[::1]:5000", "r.internal:5000", "reg.test:444"]
         );
         let pair = |os: &str, architecture: &str| (os.to_owned(), architecture.to_owned());
         assert_eq!(platforms(&config).unwrap(), [pair("linux", "arm64"), pair("linux", "amd64")]);
