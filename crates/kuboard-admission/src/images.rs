@@ -64,7 +64,7 @@ pub fn normalised(written: &str) -> Result<ImageReference, ImageReferenceError> 
     }
     let mut image: ImageReference = written.parse()?;
     let registry = plain_port(&image.registry);
-    let host = registry.strip_suffix(":443").unwrap_or(&registry);
+    let host = without_default_port(&registry);
     let host = one_address(host).unwrap_or_else(|| host.to_owned());
     image.registry = match host.as_str() {
         alias if HUB_ALIASES.contains(&alias) => HUB.to_owned(),
@@ -74,6 +74,14 @@ pub fn normalised(written: &str) -> Result<ImageReference, ImageReferenceError> 
         image.repository = format!("library/{}", image.repository).parse()?;
     }
     Ok(image)
+}
+
+/// The host without port 443, unless that port is all that tells it from a name.
+fn without_default_port(registry: &str) -> &str {
+    match registry.strip_suffix(":443") {
+        Some(host) if host.contains(['.', '[']) || host == "localhost" => host,
+        _ => registry,
+    }
 }
 
 /// The port without the zeros before it, with which it is the same port.
@@ -139,6 +147,8 @@ mod tests {
         }
         check("ghcr.io:443/a/b", Some("ghcr.io/a/b"));
         check("ghcr.io:5000/a/b", Some("ghcr.io:5000/a/b"));
+        check("MY:443/x", Some("my:443/x"));
+        check("localhost:443/x", Some("localhost/x"));
         check("ghcr.io:05000/a/b", Some("ghcr.io:5000/a/b"));
         check("[::1]:5000/a", Some("[::1]:5000/a"));
         check("[::1]:0443/a", Some("[::1]/a"));
