@@ -365,6 +365,8 @@ fn the_processes_of_the_small_form_share_one_file() -> Result<()> {
         let mut command = Kuboard::command()?;
         command.args(["serve", "--role", roles, "--config", &at(config), "--data-dir", &at(name)]);
         command.args(["--listen", &format!("127.0.0.1:{port}")]).current_dir(folder.path());
+        // Stands for the service account that the pod would have.
+        command.env("KUBECONFIG", cluster()?.kubeconfig());
         let log = folder.path().join(format!("{name}.log"));
         processes.push((name, *port, Process::start(name, &mut command, &log)?));
     }
@@ -479,6 +481,15 @@ fn folders_of_nodes(cluster: &Cluster) -> Result<()> {
     cluster.wait("both claims to be bound", || {
         let claims = claims(cluster, "folders")?;
         Ok(claims.len() == 2 && claims.iter().all(|it| it["status"]["phase"] == "Bound"))
+    })?;
+    // A claim is bound a moment before its pod is put on the node.
+    cluster.wait("both pods on their nodes", || {
+        let pods = cluster.get_json("/api/v1/namespaces/folders/pods")?;
+        let pods = pods["items"].as_array().into_iter().flatten();
+        let caches = pods.filter(|it| {
+            it["metadata"]["name"].as_str().is_some_and(|it| it.contains("registry-cache"))
+        });
+        Ok(caches.filter(|it| it["spec"]["nodeName"].is_string()).count() == 2)
     })?;
     let mut used = Vec::new();
     for number in 0..2 {
