@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Keys(KeysArgs),
     /// Prove the stored content whole (exit code 3 if it is not)
     Fsck(FsckArgs),
-    /// Find out why pulls fail, scans wait or pods are refused (exit code 3 if something is wrong)
+    /// Find out why pulls fail, scans wait or pods are refused
     Doctor(crate::doctor::DoctorArgs),
     /// Give kubelet the pod's own token for pulls; kubelet runs this
     CredentialProvider(crate::credential_provider::CredentialProviderArgs),
