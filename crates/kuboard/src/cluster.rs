@@ -12,7 +12,7 @@ use kuboard_api::{
 };
 use kuboard_operator::{
     Operator, Teller, Told,
-    webhook::{Address, Settings},
+    webhook::{Address, Settings, disarm, status},
 };
 use kuboard_rt::{
     Clock, Scope, SystemClock,
@@ -67,7 +67,7 @@ pub(crate) async fn open(
         "pods can't be judged without scans; hint: set enable = true in [scan]"
     );
     anyhow::ensure!(
-        serves || !roles.contains(&Role::Operator),
+        serves,
         "the role operator judges what runs and needs the role admission beside it; hint: --role \
          operator,admission"
     );
@@ -78,7 +78,7 @@ pub(crate) async fn open(
     let operator = kuboard_operator::Config {
         namespace: config.kubernetes.namespace.clone(),
         identity: identity(),
-        webhook: config.admission.arm.then(|| settings(config)),
+        webhook: Some(settings(config)),
         may_lead: roles.contains(&Role::Operator),
         ..kuboard_operator::Config::default()
     };
@@ -97,6 +97,9 @@ pub(crate) async fn start(
 ) -> anyhow::Result<()> {
     let Parts { ground, engine, repositories, snapshots } = parts;
     let config = ground.config;
+    if !config.admission.arm {
+        leave_unarmed(&operator, config).await?;
+    }
     let watch = operator.watch();
     health.register("cluster", move || {
         let unread = watch.unread();
@@ -119,6 +122,16 @@ pub(crate) async fn start(
         is_ready: Arc::new(move || ready.ready().is_ok()),
     };
     operator.start(parts, scope);
+    Ok(())
+}
+
+/// Leaves word that the webhook is not to be armed, as `kuboard admission disarm` does; what
+/// somebody armed since stays armed.
+async fn leave_unarmed(operator: &Operator, config: &Config) -> anyhow::Result<()> {
+    let (client, namespace) = (operator.client(), &config.kubernetes.namespace);
+    if !status(&client, namespace).await?.armed {
+        disarm(&client, namespace, "admission.arm = false", SystemClock.now_ms()).await?;
+    }
     Ok(())
 }
 

@@ -103,9 +103,15 @@ async fn step(engine: &Engine, index: &FactsIndex, after: u64) -> anyhow::Result
     let changes = engine.catalog().report_changes(after, PAGE).await?;
     let mut reached = after;
     for change in changes {
-        match engine.facts(&change.image).await? {
-            Some(facts) => _ = index.put(&change.image, &facts),
-            None => _ = index.remove(&change.image),
+        match engine.facts(&change.image).await {
+            Ok(Some(facts)) => _ = index.put(&change.image, &facts),
+            Ok(None) => _ = index.remove(&change.image),
+            Err(error) if error.is_retryable() => return Err(error.into()),
+            // One damaged report must not keep all later ones from being read.
+            Err(error) => {
+                tracing::warn!(image = %change.image, %error, "no facts of an image");
+                _ = index.remove(&change.image);
+            }
         }
         reached = change.number;
     }

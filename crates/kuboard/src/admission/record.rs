@@ -67,7 +67,7 @@ impl Recorder for Record {
 }
 
 impl Keeper {
-    /// Stores until stop, and then what still waits.
+    /// Stores until stop, and then what still waits, in one try.
     pub(crate) async fn run(mut self, stop: Shutdown) -> anyhow::Result<()> {
         let mut forget = tokio::time::interval(FORGET);
         let mut rows = Vec::new();
@@ -75,7 +75,10 @@ impl Keeper {
             tokio::select! {
                 () = stop.begun() => break,
                 _ = forget.tick() => self.forget().await,
-                decision = self.receive.recv() => {
+                // What could not be stored is tried again, also if nothing new comes.
+                () = tokio::time::sleep(PAUSE), if !rows.is_empty() => self.store(&mut rows).await,
+                // While the catalogue is away, the channel fills and what comes beyond is counted.
+                decision = self.receive.recv(), if rows.len() < BATCH => {
                     let Some(decision) = decision else { break };
                     rows.extend(rows_of(&decision));
                     tokio::time::sleep(GATHER).await;
@@ -84,9 +87,17 @@ impl Keeper {
                 }
             }
         }
-        self.gather(&mut rows);
-        self.store(&mut rows).await;
-        Ok(())
+        loop {
+            self.gather(&mut rows);
+            let waiting = rows.len();
+            self.store(&mut rows).await;
+            if !rows.is_empty() {
+                tracing::error!(lost = rows.len(), "decisions lost: the catalogue is away");
+            }
+            if waiting == 0 || !rows.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     fn gather(&mut self, rows: &mut Vec<NewDecision>) {
@@ -105,8 +116,6 @@ impl Keeper {
             Ok(()) => rows.clear(),
             Err(error) => {
                 tracing::warn!(%error, waiting = rows.len(), "decisions not stored yet");
-                rows.truncate(MAX_WAITING);
-                tokio::time::sleep(PAUSE).await;
             }
         }
     }

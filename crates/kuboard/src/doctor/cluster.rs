@@ -2,17 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use k8s_openapi::{
     NamespaceResourceScope,
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{
-    Api, Client, Resource,
-    api::ListParams,
-    config::{KubeConfigOptions, Kubeconfig},
-};
-use kuboard_api::{Config, names};
+use kube::{Api, Client, Resource, api::ListParams};
+use kuboard_api::names;
 use serde::de::DeserializeOwned;
 
 use super::{finding::Diagnosis, observed::Observed};
@@ -21,23 +16,6 @@ use super::{finding::Diagnosis, observed::Observed};
 const MOST: u32 = 5000;
 /// No question waits longer.
 const WAIT: Duration = Duration::from_secs(10);
-
-/// A client from the settings, the environment or the pod's service account.
-pub(crate) async fn client(config: &Config) -> anyhow::Result<Client> {
-    let mut settings = match &config.kubernetes.kubeconfig {
-        Some(file) => {
-            let read = Kubeconfig::read_from(file)
-                .with_context(|| format!("{} can't be used", file.display()))?;
-            kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?
-        }
-        None => kube::Config::infer()
-            .await
-            .context("no cluster is known; hint: set KUBECONFIG, or kubeconfig in [kubernetes]")?,
-    };
-    settings.connect_timeout = Some(Duration::from_secs(5));
-    settings.read_timeout = Some(WAIT);
-    Ok(Client::try_from(settings)?)
-}
 
 /// Reads everything; what can't be read is noted.
 pub(crate) async fn observe(

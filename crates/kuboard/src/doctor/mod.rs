@@ -80,10 +80,10 @@ async fn look_at_cluster(
     diagnosis: &mut Diagnosis,
 ) -> anyhow::Result<()> {
     let config = boot::config(&args.place).unwrap_or_default();
-    let client = match cluster::client(&config).await {
+    let client = match crate::webhook::cluster(&config, None).client().await {
         Ok(client) => client,
         // A laptop has no cluster; who asks for one is told.
-        Err(error) if args.cluster || args.pod.is_some() => return Err(error),
+        Err(error) if args.cluster || args.pod.is_some() => return Err(error.into()),
         Err(_) => return Ok(()),
     };
     let home = &config.kubernetes.namespace;

@@ -236,9 +236,7 @@ fn credentials(seen: &Observed, pod: &Pod, image: &ImageReference, subject: &str
         .flat_map(|spec| spec.image_pull_secrets.iter().flatten())
         .map(|one| one.name.as_str())
         .collect();
-    let look = |secret: &Secret| {
-        secrets::holds(secret, &image.registry, image.repository.as_str(), seen.now_ms)
-    };
+    let look = |secret: &Secret| secrets::holds(secret, image, seen.now_ms);
     let problem = |code| Finding::problem(code, subject);
     let mut others = Vec::new();
     for name in &named {
@@ -282,7 +280,9 @@ fn credentials(seen: &Observed, pod: &Pod, image: &ImageReference, subject: &str
                     .fix(format!("make it anew: kubectl create secret docker-registry {name} -n {namespace} …"));
             }
             Holds::OtherHosts(hosts) => {
-                others.push(format!("{name} is for {}", hosts.join(", ")));
+                let hosts =
+                    if hosts.is_empty() { "no registry".to_owned() } else { hosts.join(", ") };
+                others.push(format!("{name} is for {hosts}"));
             }
         }
     }
@@ -327,10 +327,9 @@ fn unwired(
             .cause("the pod was made before its service account got the pull secret; it is copied only when a pod is made")
             .fix(format!("kubectl delete pod -n {namespace} {}", pod.metadata.name.as_deref().unwrap_or_default()));
     }
-    let usable = secrets.iter().find(|(_, secret)| {
-        secrets::holds(secret, &image.registry, image.repository.as_str(), seen.now_ms)
-            == Holds::Credentials
-    });
+    let usable = secrets
+        .iter()
+        .find(|(_, secret)| secrets::holds(secret, image, seen.now_ms) == Holds::Credentials);
     if let Some((name, _)) = usable {
         return Finding::problem("pull.account-unwired", subject)
             .evidence(format!("Secret {namespace}/{name} has credentials for {}", image.registry))
