@@ -174,7 +174,7 @@ fn secrets(cluster: &Cluster) -> Result<()> {
         "imagePullSecrets": [{"name": "good"}]});
     let all = [
         of("held", "opaque", "Opaque", "config.json", "{}".to_owned()),
-        json("held", "malformed", json!({"credHelpers": {}})),
+        json("held", "malformed", json!({"auths": {"reg.test": {"auth": "%"}}})),
         json("held", "elsewhere", auths("other.test", "p")),
         json("held", "expired", auths("reg.test", token)),
         json("held", "good", auths("reg.test", "p")),
